@@ -1,0 +1,1 @@
+//! Numbered events: commit, then broadcast; replay from the store.

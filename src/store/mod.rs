@@ -1,0 +1,1 @@
+//! The only room that names `rusqlite`: what libvirt does not keep.
