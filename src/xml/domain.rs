@@ -10,3 +10,7 @@ pub mod view;
 pub const METADATA_URI: &str = "urn:vapor:vm:1";
 /// The prefix of that namespace, `virDomainSetMetadata`'s `key`.
 pub const METADATA_PREFIX: &str = "vapor";
+
+const LIBOSINFO_URI: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
+/// The name of the virtio port that a guest agent listens on.
+const GUEST_AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";

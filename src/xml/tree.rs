@@ -11,6 +11,7 @@
 //! more than [`MAX_BYTES`], [`MAX_DEPTH`] levels or [`MAX_NODES`] nodes.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -29,13 +30,13 @@ pub const MAX_NODES: usize = 200_000;
 /// A whole document; what stands around the root element is kept as it is.
 #[derive(Clone, Debug)]
 pub struct Document<'a> {
-    prolog: &'a str,
     root: Element<'a>,
+    prolog: &'a str,
     epilog: &'a str,
 }
 
 /// One element with its attributes and children.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Element<'a> {
     name: Cow<'a, str>,
     namespace: Option<Arc<str>>,
@@ -51,8 +52,15 @@ pub struct Element<'a> {
     self_closing: bool,
 }
 
+/// Values may be passwords, so that only the name is shown.
+impl fmt::Debug for Element<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.name)
+    }
+}
+
 /// One child of an element.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Node<'a> {
     Element(Element<'a>),
     /// Escaped.
@@ -64,7 +72,7 @@ enum Node<'a> {
 }
 
 /// One attribute, with all that stands around its value.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Attribute<'a> {
     /// White space before the name.
     before: &'a str,
@@ -115,6 +123,14 @@ impl<'a> Element<'a> {
         }
     }
 
+    /// An element that declares its own namespace: `name` with the prefix, and the attribute that
+    /// declares it, such as `xmlns:vapor`.
+    pub fn new_in(uri: &str, name: &'static str, declaration: &'static str) -> Element<'a> {
+        let mut element = Element::new(name).with_attr(declaration, uri);
+        element.namespace = Some(Arc::from(uri));
+        element
+    }
+
     /// An element with this local name in the namespace, and with the prefix, of another one.
     pub fn new_beside(other: &Element<'a>, local: &'static str) -> Element<'a> {
         let mut element = Element::new(local);
@@ -123,6 +139,26 @@ impl<'a> Element<'a> {
             element.name = Cow::Owned(format!("{prefix}:{local}"));
         }
         element
+    }
+
+    /// The same element and its descendants without this namespace's prefix and declaration, as
+    /// `virDomainSetMetadata` wants it.
+    pub(super) fn without_namespace(mut self, uri: &str) -> Element<'a> {
+        if self.namespace.as_deref() == Some(uri) {
+            self.name = Cow::Owned(self.local_name().to_owned());
+            self.namespace = None;
+        }
+        self.attributes.retain(|attribute| {
+            !(attribute.name.starts_with("xmlns")
+                && escape::value_of_attribute(&attribute.value) == uri)
+        });
+        for node in &mut self.children {
+            if let Node::Element(child) = node {
+                let taken = std::mem::replace(child, Element::new(""));
+                *child = taken.without_namespace(uri);
+            }
+        }
+        self
     }
 
     /// The same element with one attribute more.

@@ -16,7 +16,7 @@ use crate::model::vm_request::{BootDevice, DiskBus};
 use crate::model::{DiskDevice, GraphicsType, NicSourceType};
 use crate::xml::tree::Element;
 
-use super::{METADATA_PREFIX, METADATA_URI};
+use super::{GUEST_AGENT_CHANNEL, LIBOSINFO_URI, METADATA_URI};
 
 /// A VM to be.
 #[derive(Clone, Debug)]
@@ -182,8 +182,7 @@ fn kib(name: &'static str, mib: u64) -> Element<'static> {
 }
 
 fn metadata(spec: &DomainSpec) -> Element<'static> {
-    let mut own = Element::new("vapor:vm").with_attr("xmlns:vapor", METADATA_URI);
-    debug_assert_eq!(METADATA_PREFIX, "vapor");
+    let mut own = Element::new_in(METADATA_URI, "vapor:vm", "xmlns:vapor");
     for (key, value) in &spec.labels {
         own = own.with_child(
             Element::new("vapor:label").with_attr("key", key).with_attr("value", value),
@@ -196,8 +195,7 @@ fn metadata(spec: &DomainSpec) -> Element<'static> {
             spec.os_type_word.as_ref().map(|word| Element::new("vapor:os-type").with_text(word)),
         );
     let libosinfo = spec.variant.as_ref().map(|variant| {
-        Element::new("libosinfo:libosinfo")
-            .with_attr("xmlns:libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
+        Element::new_in(LIBOSINFO_URI, "libosinfo:libosinfo", "xmlns:libosinfo")
             .with_child(Element::new("libosinfo:os").with_attr("id", variant))
     });
     Element::new("metadata").with_children(libosinfo).with_child(own)
@@ -276,7 +274,7 @@ fn devices(spec: &DomainSpec, machine: &Machine) -> Element<'static> {
             .with_child(Element::new("console").with_attr("type", "pty").with_child(
                 Element::new("target").with_attr("type", "serial").with_attr("port", "0"),
             ))
-            .with_child(channel("unix", "org.qemu.guest_agent.0"))
+            .with_child(channel("unix", GUEST_AGENT_CHANNEL))
             .with_children(spice.then(|| channel("spicevmc", "com.redhat.spice.0")));
     if graphical {
         // Without a tablet the pointer on the console and the guest's drift apart.

@@ -14,10 +14,8 @@ use crate::model::{
 use crate::xml::tree::{Document, Element};
 use crate::xml::units;
 
-use super::METADATA_URI;
+use super::{GUEST_AGENT_CHANNEL, LIBOSINFO_URI, METADATA_URI};
 
-const LIBOSINFO_URI: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
-const GUEST_AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
@@ -40,13 +38,23 @@ pub fn parse(xml: &str) -> Result<Vm> {
 /// The same as [`parse`], with what else the definition tells.
 pub fn read(xml: &str) -> Result<DomainView> {
     let document = Document::parse(xml)?;
-    let domain = document.root();
-    if !domain.is("domain") {
-        return Err(Error::new(
-            Kind::InvalidDefinition,
-            format!("the XML describes a <{}>, not a <domain>", domain.name()),
-        ));
+    expect_domain(document.root())?;
+    Ok(of(document.root()))
+}
+
+/// `InvalidDefinition` unless the element is a domain.
+pub(super) fn expect_domain(root: &Element<'_>) -> Result<()> {
+    if root.is("domain") {
+        return Ok(());
     }
+    Err(Error::new(
+        Kind::InvalidDefinition,
+        format!("the XML describes a <{}>, not a <domain>", root.name()),
+    ))
+}
+
+/// What a domain element says.
+pub(super) fn of(domain: &Element<'_>) -> DomainView {
     let mut view = DomainView {
         guest_agent: GuestAgentState::NotConfigured,
         vm: Vm {
@@ -71,7 +79,7 @@ pub fn read(xml: &str) -> Result<DomainView> {
         view.vm.os.boot = boot_by_order(&view.vm);
     }
     metadata(domain, &mut view);
-    Ok(view)
+    view
 }
 
 /// Present and greatest memory, MiB.
@@ -222,13 +230,18 @@ fn alias(element: &Element<'_>) -> Option<String> {
 
 fn nic(element: &Element<'_>) -> Nic {
     let r#type = element.attr("type").unwrap_or_default().into_owned();
-    let name = element.child("source").and_then(|source| match r#type.as_str() {
-        "network" => source.attr("network").map(|name| name.into_owned()),
-        other => source_name(other, source),
-    });
+    let source = element.child("source");
+    // While the VM runs, a NIC in a network over a bridge or macvtap says type='bridge' or
+    // type='direct', and names the network beside what it is plugged into.
+    let source = match source.and_then(|source| source.attr("network")) {
+        Some(network) => {
+            NicSource { r#type: "network".to_owned(), name: Some(network.into_owned()) }
+        }
+        None => NicSource { name: source.and_then(|s| source_name(&r#type, s)), r#type },
+    };
     Nic {
         mac: element.find_attr("mac", "address").unwrap_or_default().to_ascii_lowercase(),
-        source: NicSource { r#type, name },
+        source,
         model: element.find_attr("model", "type"),
         target: element.find_attr("target", "dev"),
         link_up: element.find_attr("link", "state").as_deref() != Some("down"),
