@@ -418,3 +418,6 @@ fn nic(spec: &NicSpec) -> Element<'static> {
         .with_children((!spec.link_up).then(|| Element::new("link").with_attr("state", "down")))
         .with_children(boot(spec.boot_order))
 }
+
+#[cfg(test)]
+mod tests;
