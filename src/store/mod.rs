@@ -45,8 +45,7 @@ const PRUNE_CHUNK: u64 = 500;
 const CHECK_WRITES_EVERY: Duration = Duration::from_secs(10);
 
 /// When SQLite waits for the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Synchronous {
     /// With every commit: nothing that was answered is lost, not even by a power cut.
     #[default]
