@@ -72,12 +72,12 @@ common=(gcc libc6-dev make pkg-config libsystemd-dev)
 family=(libvirt-dev)
 if [ $level != build ]; then
     common+=(dbus dnsmasq-base nftables iptables iproute2 procps util-linux kmod cpio zstd xz-utils
-        busybox-static genisoimage isolinux syslinux-common syslinux-utils curl ca-certificates)
+        busybox-static genisoimage isolinux syslinux-common syslinux-utils curl ca-certificates python3)
     family+=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
         qemu-system-x86 qemu-utils seabios ipxe-qemu)
 fi
 if [ $level = all ]; then
-    common+=(python3 python3-venv swtpm swtpm-tools)
+    common+=(shellcheck python3-venv swtpm swtpm-tools)
     family+=(python3-libvirt ovmf libvirt-daemon-driver-lxc)
 fi
 
@@ -120,7 +120,8 @@ mapfile -t need_common < <(missing "${common[@]}")
 mapfile -t need_family < <(missing "${family[@]}")
 
 if [ $((${#need_common[@]} + ${#need_family[@]})) -gt 0 ]; then
-    say "installing ${need_common[*]} ${need_family[*]}${suite:+ (from $suite)}"
+    need="${need_common[*]} ${need_family[*]}"
+    say "installing ${need# }${suite:+ (from $suite)}"
     [ -z "$suite" ] || add_suite "$suite"
     apt update
     if [ ${#need_common[@]} -gt 0 ]; then
