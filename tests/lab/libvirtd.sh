@@ -80,6 +80,11 @@ gone() { # waits until a process has ended, at most 5 s
     return 1
 }
 
+# What root left among a sudo user's files is the user's.
+hand_over() {
+    [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$instances" "$lab"/capabilities* 2>/dev/null || true
+}
+
 # --- the instance's own file trees -----------------------------------------------------------------
 
 write_config() {
@@ -185,7 +190,7 @@ hold() {
 uri() { echo "qemu+unix:///system?socket=$dir/libvirt-sock"; }
 
 enter() { # command in the instance's namespaces
-    nsenter -t "$(holder)" -m -n -u -- "$@"
+    nsenter -t "$(holder)" -m -n -u --root -- "$@"
 }
 
 start() {
@@ -216,6 +221,7 @@ start() {
     fi
     # It accepts connections before its drivers are ready, and lets them wait.
     timeout 20 virsh -q -c "$(uri)" net-list >/dev/null || die "libvirtd does not answer; see $dir/libvirtd.log"
+    hand_over
     show
 }
 
@@ -275,6 +281,7 @@ stop() {
     elif [ -e "$dir/.vapor-lab" ]; then
         rm -rf "$dir"
     fi
+    hand_over
 }
 
 status() {
@@ -313,7 +320,8 @@ case $command in
     status) status ;;
     pid)
         keeper=$(holder) || die "no instance in $dir" 4
-        cat "/proc/$keeper/root/run/libvirt/qemu/${3:?domain}.pid"
+        pid=$(cat "/proc/$keeper/root/run/libvirt/qemu/${3:?domain}.pid")
+        echo "$pid"
         ;;
     exec) shift 2; enter "$@" ;;
     stop) stop ;;

@@ -40,10 +40,14 @@ as_root() {
     fi
 }
 
-# Other people's package runs are waited for, and nothing may ask a question.
+# Other people's package runs are waited for, and nothing may ask a question. What apt says is shown
+# only if it fails.
 apt() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 \
-        -o APT::Get::Assume-Yes=true -o Dpkg::Use-Pty=0 "$@"
+    local said status=0
+    said=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
+        -o APT::Get::Assume-Yes=true -o Dpkg::Use-Pty=0 "$@" </dev/null 2>&1) || status=$?
+    [ $status = 0 ] || printf '%s\nsetup: apt-get %s failed\n' "$said" "$*" >&2
+    return $status
 }
 
 if ! command -v dpkg-query >/dev/null; then
@@ -125,11 +129,11 @@ if [ $((${#need_common[@]} + ${#need_family[@]})) -gt 0 ]; then
     [ -z "$suite" ] || add_suite "$suite"
     apt update
     if [ ${#need_common[@]} -gt 0 ]; then
-        apt install --no-install-recommends "${need_common[@]}" >/dev/null
+        apt install --no-install-recommends "${need_common[@]}"
     fi
     if [ ${#need_family[@]} -gt 0 ]; then
         # All of the family is named, also what is there already: an older libvirt-dev must move along.
-        apt install --no-install-recommends ${suite:+-t "$suite"} "${family[@]}" >/dev/null
+        apt install --no-install-recommends ${suite:+-t "$suite"} "${family[@]}"
     fi
 fi
 
@@ -142,7 +146,7 @@ if [ $level = all ]; then
         rm -rf "$venv"
         mkdir -p "$lab"
         /usr/bin/python3 -m venv "$venv"
-        "$venv/bin/pip" install -q --disable-pip-version-check -r "$wanted"
+        "$venv/bin/pip" install -q --no-input --disable-pip-version-check -r "$wanted"
         cp "$wanted" "$venv/installed.txt"
     fi
 fi
