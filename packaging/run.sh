@@ -58,7 +58,7 @@ pool=vapor-run-${work##*.}
 network=default
 made_vm='' own_network='' own_pool='' daemon='' started_daemons=()
 
-libvirt() { virsh -q -c $uri "$@"; }
+libvirt() { virsh -q --no-pkttyagent -c $uri "$@"; }
 vapor() { "$bin/vapor" --socket "$work/vapor.sock" "$@"; }
 
 # From here on, whatever happens, what was made is removed, in reverse order.
@@ -99,7 +99,7 @@ launch() { # name, pid file
     started_daemons=("$(cat "$2")" "${started_daemons[@]}")
 }
 
-answers() { timeout 20 virsh -q -c $uri uri >/dev/null 2>&1; }
+answers() { timeout 20 virsh -q --no-pkttyagent -c $uri uri >/dev/null 2>&1; }
 
 say 'Looking for libvirt'
 if ! answers; then
@@ -118,7 +118,7 @@ if ! answers; then
     fi
     answers || die "libvirt does not answer on $uri"
 fi
-virsh -c $uri version --daemon | sed -n 's/^\(Running.*\)/  \1/p'
+virsh --no-pkttyagent -c $uri version --daemon | sed -n 's/^\(Running.*\)/  \1/p'
 
 # The network `default` where it is active, else one of our own on a subnet that nobody has.
 if ! libvirt net-info default 2>/dev/null | grep -q '^Active: *yes'; then
