@@ -212,6 +212,13 @@ impl Store {
         self.0.readers.run(move |connection| event::list(connection, &query)).await
     }
 
+    /// [`first_seq`](Self::first_seq) and [`events`](Self::events) of one moment: whoever asked for
+    /// events since a number below the first one knows that some are gone.
+    pub async fn event_page(&self, query: &EventQuery) -> Result<(u64, Vec<Event>)> {
+        let query = query.clone();
+        self.0.readers.run(move |connection| event::page(connection, &query)).await
+    }
+
     /// The number of the newest committed event that ever was; 0 if there was none.
     pub fn last_seq(&self) -> u64 {
         self.0.writer.shared.last_seq.load(Ordering::Acquire)
