@@ -129,7 +129,7 @@ if ! answers; then
             dbus-daemon --system --fork --print-pid >"$work/dbus.pid"
             started_daemons=("$(cat "$work/dbus.pid")")
         fi
-        pgrep -x virtlogd >/dev/null || launch virtlogd /run/virtlogd.pid
+        running "$(cat /run/virtlogd.pid 2>/dev/null || echo none)" || launch virtlogd /run/virtlogd.pid
         launch libvirtd /run/libvirtd.pid
     fi
     answers || die "libvirt does not answer on $uri"
