@@ -1,0 +1,1 @@
+//! A hypervisor on libvirt's test driver, for this room's tests.
