@@ -89,6 +89,9 @@ fn classify(code: u32, domain: u32, text: &str, what: &What<'_>, alive: bool) ->
         sys::VIR_ERR_XML_ERROR | sys::VIR_ERR_XML_DETAIL | sys::VIR_ERR_XML_INVALID_SCHEMA => {
             Kind::InvalidDefinition
         }
+        sys::VIR_ERR_ARGUMENT_UNSUPPORTED if text.contains("guest agent is not configured") => {
+            Kind::GuestAgentUnavailable
+        }
         sys::VIR_ERR_CONFIG_UNSUPPORTED
         | sys::VIR_ERR_NO_SUPPORT
         | sys::VIR_ERR_ARGUMENT_UNSUPPORTED
@@ -102,11 +105,18 @@ fn classify(code: u32, domain: u32, text: &str, what: &What<'_>, alive: bool) ->
         {
             Kind::VmAlreadyExists
         }
+        sys::VIR_ERR_OPERATION_FAILED if text.contains("storage vol already exists") => {
+            Kind::VolumeAlreadyExists
+        }
+        // The test driver's word for an invalid operation.
+        sys::VIR_ERR_INTERNAL_ERROR if domain == sys::VIR_FROM_TEST && about_vm => {
+            wrong_state(text)
+        }
         sys::VIR_ERR_OPERATION_INVALID => match domain {
             sys::VIR_FROM_NETWORK if text.contains("not active") => Kind::NetworkInactive,
             sys::VIR_FROM_STORAGE if text.contains("not active") => Kind::PoolInactive,
             _ => match what {
-                What::Vm(_) | What::VmId(_) => Kind::VmWrongState,
+                What::Vm(_) | What::VmId(_) => wrong_state(text),
                 What::Pool(_) | What::Volume { .. } if text.contains("not active") => {
                     Kind::PoolInactive
                 }
@@ -118,6 +128,17 @@ fn classify(code: u32, domain: u32, text: &str, what: &What<'_>, alive: bool) ->
             Kind::InsufficientSpace
         }
         _ => Kind::LibvirtRefused,
+    }
+}
+
+/// Which state was the wrong one, where libvirt's text tells.
+fn wrong_state(text: &str) -> Kind {
+    if text.contains("already running") {
+        Kind::VmAlreadyRunning
+    } else if text.contains("not running") {
+        Kind::VmNotRunning
+    } else {
+        Kind::VmWrongState
     }
 }
 
@@ -139,6 +160,8 @@ pub(super) fn translate(
             format!("cannot {doing} {what}: another libvirt job holds it, or QEMU does not answer")
         }
         Kind::VmWrongState => format!("cannot {doing} {what} in the state it is in"),
+        Kind::VmAlreadyRunning => format!("cannot {doing} {what}: it is running already"),
+        Kind::VmNotRunning => format!("cannot {doing} {what}: it is not running"),
         Kind::GuestAgentUnavailable => format!("the guest agent of {what} does not answer"),
         Kind::InvalidDefinition => format!("libvirt does not accept the XML to {doing} {what}"),
         Kind::NotSupported => format!("libvirt cannot {doing} {what} here"),

@@ -38,6 +38,8 @@ pub mod storage;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use event::{DomainEvent, LibvirtEvent, ResourceEvent};
 pub use hypervisor::{Hypervisor, HypervisorConfig};

@@ -146,8 +146,11 @@ fn collect(session: &Session) -> Result<Vec<(Domain, DomainBrief)>> {
     Ok(all)
 }
 
-/// Every domain with state and reason as far as the driver tells them in bulk.
-fn states(session: &Session) -> Result<Vec<(Domain, Option<(i32, i32)>)>> {
+/// libvirt's numbers for a state and its reason.
+type StateNumbers = (i32, i32);
+
+/// Every domain with its state, as far as the driver tells it in bulk.
+fn states(session: &Session) -> Result<Vec<(Domain, Option<StateNumbers>)>> {
     let flags = if session.is_qemu() { sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT } else { 0 };
     match ffi::domain::all_stats(session.connect(), sys::VIR_DOMAIN_STATS_STATE, flags) {
         Ok(records) => Ok(records
