@@ -165,6 +165,7 @@ impl<'t> Reader<'t> {
     }
 
     /// The keys that were asked for, by section.
+    #[cfg(test)]
     pub fn known(&self) -> &[(&'static str, &'static str)] {
         &self.known
     }

@@ -173,6 +173,10 @@ fn is_test(spec: &DomainSpec) -> bool {
     spec.domain_type == "test"
 }
 
+fn is_graphical(spec: &DomainSpec) -> bool {
+    spec.graphics.iter().any(|kind| *kind != GraphicsType::None)
+}
+
 fn is_windows(spec: &DomainSpec) -> bool {
     spec.os_type_word.as_deref().is_some_and(|word| word.to_ascii_lowercase().starts_with("win"))
 }
@@ -256,7 +260,6 @@ fn power_management(spec: &DomainSpec) -> Option<Element<'static>> {
 }
 
 fn devices(spec: &DomainSpec, machine: &Machine) -> Element<'static> {
-    let graphical = spec.graphics.iter().any(|kind| *kind != GraphicsType::None);
     let spice = spec.graphics.contains(&GraphicsType::Spice);
     let emulator =
         spec.emulator.as_ref().map(|emulator| Element::new("emulator").with_text(emulator));
@@ -276,7 +279,7 @@ fn devices(spec: &DomainSpec, machine: &Machine) -> Element<'static> {
             ))
             .with_child(channel("unix", GUEST_AGENT_CHANNEL))
             .with_children(spice.then(|| channel("spicevmc", "com.redhat.spice.0")));
-    if graphical {
+    if is_graphical(spec) {
         // Without a tablet the pointer on the console and the guest's drift apart.
         devices = devices
             .with_child(Element::new("input").with_attr("type", "tablet").with_attr("bus", "usb"))
@@ -340,9 +343,12 @@ fn controllers(spec: &DomainSpec, machine: &Machine) -> Vec<Element<'static>> {
     if machine.pcie && spec.spare_ports > 0 && !machine.test {
         // libvirt fills explicit ports before it adds any, so each device has one counted here.
         let disks = spec.disks.iter().filter(|disk| disk.bus == DiskBus::Virtio).count();
-        // USB (which libvirt adds by itself on x86), virtio-serial and the balloon.
-        let fixed = 2 + usize::from(machine.x86);
+        // virtio-serial, the balloon, and USB, which libvirt adds to every x86 machine and to those
+        // with a tablet.
+        let fixed = 2 + usize::from(machine.x86 || is_graphical(spec));
         let taken = disks + spec.nics.len() + usize::from(scsi) + usize::from(spec.rng) + fixed;
+        // libvirt numbers them in order, and takes number 0 for the root complex.
+        controllers.push(controller("pci", "pcie-root"));
         for _ in 0..taken + usize::from(spec.spare_ports) {
             controllers.push(controller("pci", "pcie-root-port"));
         }

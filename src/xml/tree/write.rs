@@ -61,6 +61,7 @@ fn element(element: &Element<'_>, out: &mut String) -> Result<()> {
 }
 
 /// What was borrowed came through the parser; only what was set has to be looked at.
+#[expect(clippy::ptr_arg, reason = "whether it is borrowed is what matters")]
 fn check(value: &Cow<'_, str>, what: impl Fn() -> String) -> Result<()> {
     let Cow::Owned(value) = value else { return Ok(()) };
     match value.chars().find(|c| !escape::is_char(*c)) {
