@@ -34,7 +34,12 @@ pub fn pending(live: &Vm, inactive: &Vm) -> Option<Pending> {
     let mut changes = Changes(Vec::new());
     changes.compare("name", &live.name, &inactive.name);
     changes.compare("description", &live.description, &inactive.description);
-    changes.compare("memory", &live.memory, &inactive.memory);
+    // A guest whose balloon is at rest has all its memory, whatever the definition asks for; it
+    // would begin the next boot in the same way.
+    let at_rest = live.memory == live.max_memory && live.max_memory == inactive.max_memory;
+    if !at_rest {
+        changes.compare("memory", &live.memory, &inactive.memory);
+    }
     changes.compare("max_memory", &live.max_memory, &inactive.max_memory);
     changes.compare("vcpus", &live.vcpus, &inactive.vcpus);
     changes.compare("max_vcpus", &live.max_vcpus, &inactive.max_vcpus);
