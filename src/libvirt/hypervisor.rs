@@ -21,6 +21,8 @@ use crate::model::host::LibvirtStatus;
 pub struct HypervisorConfig {
     /// libvirt's connection URI, such as `qemu:///system`.
     pub uri: String,
+    /// Whether to connect at all.
+    pub enabled: bool,
     /// Worker threads of each lane, without the spares that stand in for stuck ones.
     pub quick_workers: usize,
     pub slow_workers: usize,
@@ -42,6 +44,7 @@ impl HypervisorConfig {
     pub fn new(uri: impl Into<String>) -> Self {
         HypervisorConfig {
             uri: uri.into(),
+            enabled: true,
             quick_workers: 4,
             slow_workers: 4,
             agent_workers: 2,
@@ -70,6 +73,13 @@ pub(super) struct Shared {
     pub(super) retry_ms: AtomicU64,
     /// Set when the supervisor has let go of everything.
     pub(super) ended: AtomicBool,
+}
+
+/// What happens when a call outlives its deadline.
+#[derive(Clone, Copy)]
+enum Patience {
+    Deadline,
+    ToTheEnd,
 }
 
 struct Inner {
@@ -130,7 +140,11 @@ impl Hypervisor {
             uri: config.uri.clone(),
             connected: false,
             since: Timestamp::now(),
-            reason: Some("not connected yet".to_owned()),
+            reason: Some(if config.enabled {
+                "not connected yet".to_owned()
+            } else {
+                "[libvirt] enabled is false".to_owned()
+            }),
             version: None,
             hypervisor_version: None,
         });
@@ -149,7 +163,11 @@ impl Hypervisor {
         for lane in &shared.lanes {
             lane.start(&shared)?;
         }
-        supervisor::start(Arc::clone(&shared), incoming, signals.clone(), sink)?;
+        if shared.config.enabled {
+            supervisor::start(Arc::clone(&shared), incoming, signals.clone(), sink)?;
+        } else {
+            shared.ended.store(true, Ordering::SeqCst);
+        }
         Ok((Hypervisor(Arc::new(Inner { shared, signals })), events))
     }
 
@@ -166,12 +184,37 @@ impl Hypervisor {
         deadline: Duration,
         f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.run_within(lane, deadline, Patience::Deadline, f).await
+    }
+
+    /// Like [`Hypervisor::run`], for the work of an operation, whose outcome somebody has to know:
+    /// waits as long as the call takes. A call that takes longer than `slow` gets a spare worker
+    /// in its place, so that it delays nobody else.
+    ///
+    /// # Errors
+    /// Those of [`Hypervisor::run`] but `LibvirtTimeout`.
+    pub async fn run_to_end<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        slow: Duration,
+        f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run_within(lane, slow, Patience::ToTheEnd, f).await
+    }
+
+    async fn run_within<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        deadline: Duration,
+        patience: Patience,
+        f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let shared = &self.0.shared;
         if shared.stopping.load(Ordering::SeqCst) || !shared.status.borrow().connected {
             return Err(shared.unavailable());
         }
         let pool = &shared.lanes[lane.index()];
-        let (reply, answer) = oneshot::channel();
+        let (reply, mut answer) = oneshot::channel();
         let (job, ticket) = Job::new(deadline, move |session: Result<&Session>| {
             let outcome = session.and_then(f);
             let lost = matches!(&outcome, Err(error) if error.kind() == Kind::LibvirtUnavailable);
@@ -180,21 +223,22 @@ impl Hypervisor {
             lost
         });
         pool.submit(shared, job)?;
-        match tokio::time::timeout(deadline, answer).await {
-            Ok(Ok(outcome)) => outcome,
-            // The closure was dropped without an answer: it panicked.
-            Ok(Err(_)) => Err(Error::internal("a libvirt job ended without an answer")),
-            Err(_) => Err(match pool.give_up(shared, &ticket) {
-                Refusal::NeverBegan => Error::new(
+        // The closure was dropped without an answer: it panicked.
+        let died = |_| Error::internal("a libvirt job ended without an answer");
+        match tokio::time::timeout(deadline, &mut answer).await {
+            Ok(answer) => answer.map_err(died)?,
+            Err(_) => match (pool.give_up(shared, &ticket), patience) {
+                (Refusal::NeverBegan, _) => Err(Error::new(
                     Kind::TooManyRequests,
                     format!("no libvirt worker was free within {deadline:?}; nothing was done"),
                 )
-                .with_retry_after(Duration::from_secs(1)),
-                Refusal::StillRunning => Error::new(
+                .with_retry_after(Duration::from_secs(1))),
+                (Refusal::StillRunning, Patience::ToTheEnd) => answer.await.map_err(died)?,
+                (Refusal::StillRunning, Patience::Deadline) => Err(Error::new(
                     Kind::LibvirtTimeout,
                     format!("libvirt did not answer within {deadline:?}"),
-                ),
-            }),
+                )),
+            },
         }
     }
 

@@ -20,9 +20,8 @@ use crate::model::vm_request::DiskFormat;
 use crate::model::{Plan, Pool, PoolState, ResourceName, Subject, SubjectType, Volume, VolumeRef};
 use crate::xml;
 
-/// How long the libvirt call of one operation may take before its worker is given up on. The task
-/// runs detached, so this bounds nobody's wait.
-pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(6 * 3600);
+/// A libvirt call of an operation that takes longer gets a spare worker in its place.
+pub(crate) const SLOW_CALL: Duration = Duration::from_secs(20);
 
 const GIB: u64 = 1 << 30;
 
@@ -174,7 +173,7 @@ impl StorageService {
                 let (in_pool, in_name) = (pool.clone(), name.clone());
                 service
                     .hypervisor
-                    .run(Lane::Slow, CALL_DEADLINE, move |session| {
+                    .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                         storage::create_volume(session, &in_pool, &in_name, &text)
                     })
                     .await?;
@@ -215,7 +214,7 @@ impl StorageService {
             .submit(ctx, operation, hold, move |_task| async move {
                 service
                     .hypervisor
-                    .run(Lane::Slow, CALL_DEADLINE, move |session| {
+                    .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                         storage::delete_volume(session, &pool, &name)
                     })
                     .await?;

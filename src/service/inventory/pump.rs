@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::libvirt::domain::{self, DomainBrief};
 use crate::libvirt::{DomainEvent, Lane, LibvirtEvent, host, network, storage};
 use crate::model::Volume;
+use crate::service::kvm;
 use crate::xml;
 
 /// How long an announcement waits for the facts it should come with.
@@ -217,7 +218,16 @@ async fn fill(inventory: &Inventory) {
         Err(error) => tracing::warn!(error = ?error, "the picture could not be filled; again soon"),
     }
     match inventory.hypervisor.run(Lane::Quick, BULK_DEADLINE, host_capabilities).await {
-        Ok(capabilities) => send(inventory, Command::Capabilities(Box::new(capabilities))),
+        Ok(capabilities) => {
+            let offered = capabilities
+                .guests
+                .iter()
+                .any(|guest| guest.domain_types.iter().any(|kind| kind == "kvm"));
+            if let Some(obstacle) = capabilities.kvm_obstacle.as_ref().filter(|_| offered) {
+                tracing::warn!(%obstacle, "libvirt offers KVM, but no guest would run under it");
+            }
+            send(inventory, Command::Capabilities(Box::new(capabilities)));
+        }
         Err(error) => tracing::warn!(error = ?error, "capabilities could not be read"),
     }
 }
@@ -227,6 +237,7 @@ fn host_capabilities(
 ) -> Result<crate::model::host::Capabilities> {
     let mut capabilities =
         xml::capabilities::parse_capabilities(&host::capabilities_xml(session)?)?;
+    capabilities.kvm_obstacle = kvm::obstacle();
     let guest = capabilities
         .guests
         .iter()

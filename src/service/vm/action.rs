@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::follow::GracefulStop;
-use super::{CALL_DEADLINE, VmService, check_if_match, condition, result_of, subject};
+use super::{SLOW_CALL, VmService, check_if_match, condition, result_of, subject};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, domain};
 use crate::model::{ActionRequest, Change, Effect, Plan, Progress, VmAction, VmState};
@@ -239,7 +239,7 @@ impl VmService {
                     aborted = true;
                     let abort = self
                         .hypervisor
-                        .run(Lane::Quick, CALL_DEADLINE, move |session| {
+                        .run_to_end(Lane::Quick, SLOW_CALL, move |session| {
                             domain::abort_job(session, uuid)
                         })
                         .await;

@@ -11,7 +11,7 @@ use super::create::DEFINE_STEP;
 use super::delete::{DELETE_VOLUME_STEP, remove_volumes};
 use super::follow::GracefulStop;
 use super::update::{UPDATE_STEP, unmet};
-use super::{CALL_DEADLINE, VmService, result_of};
+use super::{SLOW_CALL, VmService, result_of};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::Lane;
 use crate::model::{SubjectType, Task, UpdateVm, VmState, VolumeRef};
@@ -240,7 +240,7 @@ impl VmService {
             .collect();
         if !volumes.is_empty() {
             self.hypervisor
-                .run(Lane::Slow, CALL_DEADLINE, move |session| remove_volumes(session, &volumes))
+                .run_to_end(Lane::Slow, SLOW_CALL, move |session| remove_volumes(session, &volumes))
                 .await?;
             self.inventory.refresh_storage().await?;
         }

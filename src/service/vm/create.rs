@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::draft::{Draft, NewVolume, draft};
-use super::{CALL_DEADLINE, VmService, fetch_if_there, result_of};
+use super::{SLOW_CALL, VmService, fetch_if_there, result_of};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain, storage};
 use crate::model::{CreateVm, Plan, Subject, SubjectType};
@@ -89,7 +89,7 @@ impl VmService {
         let has_volumes = !draft.volumes.is_empty();
         let made = self
             .hypervisor
-            .run(Lane::Slow, CALL_DEADLINE, move |session| {
+            .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                 let made = make_all(session, &in_closure, draft);
                 let ticket = tickets.draw();
                 // What failed has been undone, so there may be nothing to be fetched.

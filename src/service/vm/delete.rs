@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{CALL_DEADLINE, VmService, check_if_match, condition, fetch_if_there, subject};
+use super::{SLOW_CALL, VmService, check_if_match, condition, fetch_if_there, subject};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain, storage};
 use crate::model::{DiskDevice, Plan, Vm, VolumeRef};
@@ -95,7 +95,7 @@ impl VmService {
         let tickets = self.inventory.tickets();
         let (removed, ticket, fetched) = self
             .hypervisor
-            .run(Lane::Slow, CALL_DEADLINE, move |session| {
+            .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                 in_closure.phase("removing the definition");
                 let removed =
                     remove_domain(session, uuid, active, persistent, request).and_then(|()| {

@@ -20,6 +20,7 @@ use crate::model::{
     NicSourceType, PoolState, ResourceName, Volume, VolumeRef,
 };
 use crate::service::inventory::Picture;
+use crate::service::kvm;
 use crate::service::storage::in_use;
 use crate::xml::domain::author::{DirectBootPaths, DiskSource, DiskSpec, DomainSpec, NicSpec};
 use crate::xml::storage::{VolumeSpec, author_volume};
@@ -355,7 +356,7 @@ fn choose_domain_type(configured: DomainType, guest: &GuestCapabilities) -> Resu
     let wanted = match configured {
         DomainType::Kvm => "kvm",
         DomainType::Qemu => "qemu",
-        DomainType::Auto if has("kvm") && crate::service::kvm::works() => "kvm",
+        DomainType::Auto if has("kvm") && kvm::obstacle().is_none() => "kvm",
         DomainType::Auto => {
             let other = guest.domain_types.iter().find(|known| *known != "kvm");
             return other.cloned().ok_or_else(|| {
@@ -363,6 +364,7 @@ fn choose_domain_type(configured: DomainType, guest: &GuestCapabilities) -> Resu
                     Kind::NotSupported,
                     "libvirt offers only KVM for new VMs, and KVM does not work on this host",
                 )
+                .with_detail("obstacle", kvm::obstacle().unwrap_or_default())
             });
         }
     };

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::Context;
 use super::gate::{Condition, Gate};
 use super::inventory::{self, Fetched, Inventory, VmRecord};
+use super::storage::SLOW_CALL;
 use super::task::{End, TaskService};
 use crate::config::DomainType;
 use crate::error::{Error, Kind, Result};
@@ -31,10 +32,6 @@ use crate::model::{Subject, SubjectType, Vm};
 
 pub use delete::DeleteVm;
 pub use list::{VmPage, VmQuery};
-
-/// How long a libvirt call of an operation may take before its task gives up on its answer. The
-/// operation runs detached, so this bounds nobody's wait.
-const CALL_DEADLINE: Duration = Duration::from_secs(6 * 3600);
 
 /// The use cases of VMs; cheap to clone.
 #[derive(Clone)]
@@ -88,7 +85,7 @@ impl VmService {
         let tickets = self.inventory.tickets();
         let (acted, ticket, fetched) = self
             .hypervisor
-            .run(lane, CALL_DEADLINE, move |session| {
+            .run_to_end(lane, SLOW_CALL, move |session| {
                 let acted = act(session);
                 let ticket = tickets.draw();
                 Ok((acted, ticket, fetch_if_there(session, uuid)))
