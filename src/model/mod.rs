@@ -26,7 +26,7 @@ pub use plan::{Change, Effect, Plan};
 pub use principal::Principal;
 pub use runtime::{GuestAddress, GuestAgentState, RuntimeDetails};
 pub use storage::{Pool, PoolState, Volume, VolumeRef};
-pub use task::{Progress, Subject, SubjectType, Task, TaskStatus};
+pub use task::{Progress, Subject, SubjectType, Task, TaskLogLine, TaskStatus};
 pub use vm::{
     Device, Disk, DiskDevice, Graphics, Pending, PendingChange, Stale, Vm, VmOs, VmState,
 };

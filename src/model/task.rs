@@ -147,3 +147,10 @@ pub struct Task {
     #[schema(value_type = Option<Object>)]
     pub error: Option<serde_json::Value>,
 }
+
+/// One line of a task's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskLogLine {
+    pub time: Timestamp,
+    pub message: String,
+}

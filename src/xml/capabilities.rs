@@ -15,6 +15,7 @@ pub fn parse_capabilities(xml: &str) -> Result<Capabilities> {
         .filter_map(guest)
         .collect();
     Ok(Capabilities {
+        kvm_obstacle: None,
         architecture: root.find_text("host/cpu/arch").unwrap_or_default(),
         guests,
         preferred: DomainCapabilities::default(),
