@@ -21,11 +21,10 @@ fn hold(store: &Store) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<()>>
     (release, job)
 }
 
+type Work = Box<dyn FnOnce(&mut writer::Tx<'_>) -> Result<Begun> + Send>;
+
 /// Starts `works` one after the other, each queued before the next.
-async fn queue<T: Send + 'static>(
-    store: &Store,
-    works: Vec<Box<dyn FnOnce(&mut writer::Tx<'_>) -> Result<T> + Send>>,
-) -> Vec<tokio::task::JoinHandle<Result<T>>> {
+async fn queue(store: &Store, works: Vec<Work>) -> Vec<tokio::task::JoinHandle<Result<Begun>>> {
     let mut handles = Vec::new();
     for work in works {
         let store = store.clone();
@@ -36,7 +35,7 @@ async fn queue<T: Send + 'static>(
     handles
 }
 
-fn begin(task: &Task) -> Box<dyn FnOnce(&mut writer::Tx<'_>) -> Result<Begun> + Send> {
+fn begin(task: &Task) -> Work {
     let task = task.clone();
     Box::new(move |tx| task::begin(tx, &task, None, vec![event("task.started")], Timestamp::now()))
 }
