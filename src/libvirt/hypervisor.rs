@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::event::LibvirtEvent;
 use super::ffi;
-use super::lane::{Job, Lane, LaneGauge, LanePool, Refusal};
+use super::lane::{Allowance, Job, Lane, LaneGauge, LanePool, Refusal, Ticket};
 use super::session::Session;
 use super::supervisor::{self, Signal};
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,8 @@ use crate::model::host::LibvirtStatus;
 pub struct HypervisorConfig {
     /// libvirt's connection URI, such as `qemu:///system`.
     pub uri: String,
+    /// Whether to connect at all.
+    pub enabled: bool,
     /// Worker threads of each lane, without the spares that stand in for stuck ones.
     pub quick_workers: usize,
     pub slow_workers: usize,
@@ -42,6 +44,7 @@ impl HypervisorConfig {
     pub fn new(uri: impl Into<String>) -> Self {
         HypervisorConfig {
             uri: uri.into(),
+            enabled: true,
             quick_workers: 4,
             slow_workers: 4,
             agent_workers: 2,
@@ -70,6 +73,11 @@ pub(super) struct Shared {
     pub(super) retry_ms: AtomicU64,
     /// Set when the supervisor has let go of everything.
     pub(super) ended: AtomicBool,
+}
+
+/// The closure was dropped without an answer: it panicked.
+fn died(_: oneshot::error::RecvError) -> Error {
+    Error::internal("a libvirt job ended without an answer")
 }
 
 struct Inner {
@@ -130,7 +138,11 @@ impl Hypervisor {
             uri: config.uri.clone(),
             connected: false,
             since: Timestamp::now(),
-            reason: Some("not connected yet".to_owned()),
+            reason: Some(if config.enabled {
+                "not connected yet".to_owned()
+            } else {
+                "[libvirt] enabled is false".to_owned()
+            }),
             version: None,
             hypervisor_version: None,
         });
@@ -149,7 +161,11 @@ impl Hypervisor {
         for lane in &shared.lanes {
             lane.start(&shared)?;
         }
-        supervisor::start(Arc::clone(&shared), incoming, signals.clone(), sink)?;
+        if shared.config.enabled {
+            supervisor::start(Arc::clone(&shared), incoming, signals.clone(), sink)?;
+        } else {
+            shared.ended.store(true, Ordering::SeqCst);
+        }
         Ok((Hypervisor(Arc::new(Inner { shared, signals })), events))
     }
 
@@ -166,25 +182,10 @@ impl Hypervisor {
         deadline: Duration,
         f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let shared = &self.0.shared;
-        if shared.stopping.load(Ordering::SeqCst) || !shared.status.borrow().connected {
-            return Err(shared.unavailable());
-        }
-        let pool = &shared.lanes[lane.index()];
-        let (reply, answer) = oneshot::channel();
-        let (job, ticket) = Job::new(deadline, move |session: Result<&Session>| {
-            let outcome = session.and_then(f);
-            let lost = matches!(&outcome, Err(error) if error.kind() == Kind::LibvirtUnavailable);
-            // The caller may have given up; the work is done all the same.
-            let _ = reply.send(outcome);
-            lost
-        });
-        pool.submit(shared, job)?;
-        match tokio::time::timeout(deadline, answer).await {
-            Ok(Ok(outcome)) => outcome,
-            // The closure was dropped without an answer: it panicked.
-            Ok(Err(_)) => Err(Error::internal("a libvirt job ended without an answer")),
-            Err(_) => Err(match pool.give_up(shared, &ticket) {
+        let (pool, ticket, mut answer) = self.submit(lane, Allowance::Altogether(deadline), f)?;
+        match tokio::time::timeout(deadline, &mut answer).await {
+            Ok(answer) => answer.map_err(died)?,
+            Err(_) => Err(match pool.give_up(&self.0.shared, &ticket) {
                 Refusal::NeverBegan => Error::new(
                     Kind::TooManyRequests,
                     format!("no libvirt worker was free within {deadline:?}; nothing was done"),
@@ -196,6 +197,46 @@ impl Hypervisor {
                 ),
             }),
         }
+    }
+
+    /// Like [`Hypervisor::run`], for the work of an operation, whose outcome somebody has to know:
+    /// waits as long as queue and call take. A call that takes longer than `slow` gets a spare
+    /// worker in its place, so that it delays nobody else.
+    ///
+    /// # Errors
+    /// Those of [`Hypervisor::run`] but `LibvirtTimeout`; `TooManyRequests` only for a full queue.
+    pub async fn run_to_end<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        slow: Duration,
+        f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (_, _, answer) = self.submit(lane, Allowance::Running(slow), f)?;
+        answer.await.map_err(died)?
+    }
+
+    /// Queues the closure; the receiver gets its outcome.
+    fn submit<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        allowance: Allowance,
+        f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
+    ) -> Result<(&Arc<LanePool>, Arc<Ticket>, oneshot::Receiver<Result<T>>)> {
+        let shared = &self.0.shared;
+        if shared.stopping.load(Ordering::SeqCst) || !shared.status.borrow().connected {
+            return Err(shared.unavailable());
+        }
+        let pool = &shared.lanes[lane.index()];
+        let (reply, answer) = oneshot::channel();
+        let (job, ticket) = Job::new(allowance, move |session: Result<&Session>| {
+            let outcome = session.and_then(f);
+            let lost = matches!(&outcome, Err(error) if error.kind() == Kind::LibvirtUnavailable);
+            // The caller may have given up; the work is done all the same.
+            let _ = reply.send(outcome);
+            lost
+        });
+        pool.submit(shared, job)?;
+        Ok((pool, ticket, answer))
     }
 
     /// Whether libvirt answers, and since when.

@@ -151,6 +151,13 @@ impl Store {
             .await
     }
 
+    /// The task that this key began within the last 24 hours, if it did: what a repeated request
+    /// is answered with. `IdempotencyKeyReused` if it was for another request.
+    pub async fn replay(&self, idempotency: &Idempotency) -> Result<Option<Task>> {
+        let key = idempotency.clone();
+        self.0.readers.run(move |connection| task::replay(connection, &key, Timestamp::now())).await
+    }
+
     /// Writes a task's present state with its events. `TaskFinished` if it had ended already (a
     /// finished task is final), `TaskNotFound` if it was never begun.
     pub async fn update_task(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
