@@ -380,3 +380,65 @@ async fn a_silent_libvirtd_is_noticed_by_keepalive_and_found_again() {
     hypervisor.run(Lane::Quick, SOON, domain::brief_all).await.expect("it answers again");
     hypervisor.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_full_of_hung_calls_keeps_its_connection_and_works_on() {
+    let Some(lab) = Lab::start("lane") else { return };
+    let mut config = HypervisorConfig::new(lab.uri());
+    config.keepalive_interval = Duration::from_secs(1);
+    config.keepalive_count = 2;
+    let (hypervisor, mut events) = connect(config).await;
+    let mut guests = Vec::new();
+    for name in ["one", "two", "three", "four"] {
+        let xml = lab.guest(name);
+        let uuid = hypervisor
+            .run(Lane::Quick, LONG, move |session| {
+                let uuid = domain::define(session, name, &xml)?;
+                domain::start(session, uuid)?;
+                Ok(uuid)
+            })
+            .await
+            .expect("it starts");
+        let pid = lab.call(&["pid", name]);
+        signal(&pid, "STOP");
+        guests.push((uuid, pid));
+    }
+    let short = Duration::from_millis(500);
+    for (uuid, _) in &guests {
+        let uuid = *uuid;
+        let error = hypervisor.run(Lane::Quick, short, move |s| domain::suspend(s, uuid)).await;
+        assert_eq!(error.expect_err("it hangs").kind(), Kind::LibvirtTimeout);
+    }
+    // Well beyond keepalive's patience: a fifth call on that connection would have starved it.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(6) {
+        hypervisor.run(Lane::Quick, SOON, domain::brief_all).await.expect("a spare works");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{:?}", hypervisor.gauges());
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, LibvirtEvent::Disconnected { .. }), "{event:?}");
+    }
+    // Force is the way out, and it does not wait for the monitor; libvirt gives the process 10 s to
+    // heed SIGTERM.
+    let start = Instant::now();
+    let kills: Vec<_> = guests
+        .iter()
+        .map(|(uuid, _)| {
+            let (uuid, hypervisor) = (*uuid, hypervisor.clone());
+            tokio::spawn(async move {
+                hypervisor.run(Lane::Slow, LONG, move |s| domain::destroy(s, uuid, false)).await
+            })
+        })
+        .collect();
+    for kill in kills {
+        kill.await.expect("no panic").expect("it is killed");
+    }
+    println!("four stopped QEMU were killed in {:?}", start.elapsed());
+    let start = Instant::now();
+    while hypervisor.gauges().iter().any(|gauge| gauge.busy > 0) {
+        assert!(start.elapsed() < LONG, "{:?}", hypervisor.gauges());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    hypervisor.stop().await;
+}
