@@ -442,3 +442,26 @@ async fn a_lane_full_of_hung_calls_keeps_its_connection_and_works_on() {
     }
     hypervisor.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_without_bulk_statistics_is_read_one_by_one() {
+    let Some(lab) = Lab::start("lxc") else { return };
+    let uri = format!("lxc+unix:///system?socket={}/libvirt-sock", lab.folder.display());
+    let (hypervisor, _events) = connect(HypervisorConfig::new(uri)).await;
+    hypervisor
+        .run(Lane::Quick, LONG, |session| {
+            let xml = "<domain type='lxc'><name>box</name><memory unit='MiB'>64</memory>\
+                       <vcpu>1</vcpu><os><type>exe</type><init>/bin/sh</init></os>\
+                       <devices><console type='pty'/></devices></domain>";
+            let uuid = domain::define(session, "box", xml)?;
+            let briefs = domain::brief_all(session)?;
+            assert_eq!(briefs.len(), 1);
+            assert_eq!(briefs[0], domain::brief(session, uuid)?);
+            assert_eq!((briefs[0].memory_kib, briefs[0].state), (65_536, VmState::Shutoff));
+            assert_eq!(domain::survey(session)?.facts, [domain::facts(session, uuid)?]);
+            domain::undefine(session, uuid, UndefineFlags::default())
+        })
+        .await
+        .expect("every call has an answer");
+    hypervisor.stop().await;
+}

@@ -159,7 +159,7 @@ fn collect(session: &Session) -> Result<Vec<(Domain, DomainBrief)>> {
             }
             None => fill_state(session, &domain, &mut brief),
         }
-        .and_then(|()| match sizes.get(&uuid).filter(|_| !brief.state.is_active()) {
+        .and_then(|()| match sizes.get(&uuid).filter(|_| brief.id.is_none()) {
             Some(sizes) => {
                 sizes.put(&mut brief);
                 Ok(())
@@ -282,7 +282,7 @@ fn one(session: &Session, domain: &Domain, name: &str) -> Result<DomainBrief> {
         ..DomainBrief::default()
     };
     fill_state(session, domain, &mut brief)?;
-    brief.id = if brief.state.is_active() { domain.id() } else { None };
+    brief.id = domain.id();
     // Drivers that know no autostart, saved state or snapshots have none of them.
     let optional = |result: std::result::Result<bool, virt::error::Error>| match result {
         Ok(value) => Ok(value),
@@ -300,11 +300,13 @@ fn one(session: &Session, domain: &Domain, name: &str) -> Result<DomainBrief> {
 
 fn complete(session: &Session, domain: &Domain, brief: &DomainBrief) -> Result<DomainFacts> {
     let failed = |error| session.failed("read", What::Vm(&brief.name))(error);
-    if brief.state.is_active() {
+    // A crashed domain can be active: its process is kept for inspection.
+    let active = brief.id.is_some();
+    if active {
         refuse_hung(session, domain, &brief.name, "read")?;
     }
     let xml = domain.xml_desc(0).map_err(failed)?;
-    let inactive_xml = if brief.state.is_active() && brief.persistent {
+    let inactive_xml = if active && brief.persistent {
         Some(domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).map_err(failed)?)
     } else {
         None
