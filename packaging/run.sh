@@ -58,8 +58,12 @@ pool=vapor-run-${work##*.}
 network=default
 made_vm='' own_network='' own_pool='' daemon='' started_daemons=()
 
-libvirt() { virsh -q -c $uri "$@"; }
+libvirt() { setsid -w virsh -q -c $uri "$@"; }
 vapor() { "$bin/vapor" --socket "$work/vapor.sock" "$@"; }
+
+running() { # a process that nobody has waited for yet has ended all the same
+    grep -q '^State:[[:space:]]*[^Z[:space:]]' "/proc/$1/status" 2>/dev/null
+}
 
 # From here on, whatever happens, what was made is removed, in reverse order.
 cleanup() {
@@ -84,7 +88,12 @@ cleanup() {
     [ -z "$own_pool" ] || libvirt pool-destroy "$pool" >/dev/null
     [ -z "$own_network" ] || libvirt net-destroy "$network" >/dev/null
     if [ ${#started_daemons[@]} -gt 0 ] && [ -z "$(libvirt list --name 2>/dev/null)" ]; then
-        for pid in "${started_daemons[@]}"; do kill "$pid" 2>/dev/null; done
+        for pid in "${started_daemons[@]}"; do
+            kill "$pid" 2>/dev/null
+            for ((tries = 0; tries < 100; tries++)); do
+                ! running "$pid" || sleep 0.05
+            done
+        done
     fi
     rm -rf "$work"
     exit $status
@@ -93,13 +102,19 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Starts one of libvirt's daemons where no service manager does.
+# Starts one of libvirt's daemons where no service manager does. One that is just going away after
+# an earlier run keeps its pid file for some seconds.
 launch() { # name, pid file
-    "$1" -d </dev/null
+    local tries
+    for ((tries = 0; tries < 20; tries++)); do
+        ! "$1" -d </dev/null 2>"$work/$1.log" || break
+        sleep 0.5
+    done
+    [ $tries -lt 20 ] || die "$1 does not start: $(cat "$work/$1.log")"
     started_daemons=("$(cat "$2")" "${started_daemons[@]}")
 }
 
-answers() { timeout 20 virsh -q -c $uri uri >/dev/null 2>&1; }
+answers() { timeout 20 setsid -w virsh -q -c $uri uri >/dev/null 2>&1; }
 
 say 'Looking for libvirt'
 if ! answers; then
@@ -107,24 +122,26 @@ if ! answers; then
         systemctl start libvirtd.service
     else
         # What a service manager would have seen to before.
-        if [ ! -S /run/dbus/system_bus_socket ]; then
+        if ! timeout 5 dbus-send --system --print-reply --dest=org.freedesktop.DBus / \
+            org.freedesktop.DBus.Peer.Ping >/dev/null 2>&1; then
             mkdir -p /run/dbus
-            rm -f /run/dbus/pid
+            rm -f /run/dbus/pid /run/dbus/system_bus_socket
             dbus-daemon --system --fork --print-pid >"$work/dbus.pid"
             started_daemons=("$(cat "$work/dbus.pid")")
         fi
-        pgrep -x virtlogd >/dev/null || launch virtlogd /run/virtlogd.pid
+        running "$(cat /run/virtlogd.pid 2>/dev/null || echo none)" || launch virtlogd /run/virtlogd.pid
         launch libvirtd /run/libvirtd.pid
     fi
     answers || die "libvirt does not answer on $uri"
 fi
-virsh -c $uri version --daemon | sed -n 's/^\(Running.*\)/  \1/p'
+setsid -w virsh -c $uri version --daemon | sed -n 's/^\(Running.*\)/  \1/p'
 
 # The network `default` where it is active, else one of our own on a subnet that nobody has.
-if ! libvirt net-info default 2>/dev/null | grep -q '^Active: *yes'; then
+if ! grep -q '^Active: *yes' <<<"$(libvirt net-info default 2>/dev/null)"; then
     network=$pool
+    routes=$(ip -4 route show)
     for subnet in $(seq 130 250); do
-        ! ip -4 route show | grep -q "192\.168\.$subnet\." || continue
+        ! grep -q "192\.168\.$subnet\." <<<"$routes" || continue
         cat >"$work/network.xml" <<XML
 <network xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>
   <name>$network</name>

@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub guests: Vec<GuestCapabilities>,
     /// What the domain capabilities of the preferred guest say.
     pub preferred: DomainCapabilities,
+    /// Why new VMs do not use KVM although libvirt may offer it; null where it works.
+    pub kvm_obstacle: Option<String>,
 }
 
 /// `virConnectGetDomainCapabilities` of the emulator, machine and domain type that new VMs get.

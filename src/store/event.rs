@@ -123,6 +123,12 @@ pub(super) fn list(connection: &Connection, query: &EventQuery) -> Result<Vec<Ev
     rows.collect()
 }
 
+/// The same, with [`first_seq`] of the same moment, which tells whether pruning left a gap.
+pub(super) fn page(connection: &Connection, query: &EventQuery) -> Result<(u64, Vec<Event>)> {
+    let snapshot = connection.unchecked_transaction()?;
+    Ok((first_seq(&snapshot)?, list(&snapshot, query)?))
+}
+
 fn read(row: &Row<'_>) -> Result<Event> {
     Ok(Event {
         seq: unsigned(row.get("seq")?),

@@ -45,8 +45,7 @@ const PRUNE_CHUNK: u64 = 500;
 const CHECK_WRITES_EVERY: Duration = Duration::from_secs(10);
 
 /// When SQLite waits for the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Synchronous {
     /// With every commit: nothing that was answered is lost, not even by a power cut.
     #[default]
@@ -152,6 +151,13 @@ impl Store {
             .await
     }
 
+    /// The task that this key began within the last 24 hours, if it did: what a repeated request
+    /// is answered with. `IdempotencyKeyReused` if it was for another request.
+    pub async fn replay(&self, idempotency: &Idempotency) -> Result<Option<Task>> {
+        let key = idempotency.clone();
+        self.0.readers.run(move |connection| task::replay(connection, &key, Timestamp::now())).await
+    }
+
     /// Writes a task's present state with its events. `TaskFinished` if it had ended already (a
     /// finished task is final), `TaskNotFound` if it was never begun.
     pub async fn update_task(&self, task: &Task, events: Vec<NewEvent>) -> Result<()> {
@@ -210,6 +216,13 @@ impl Store {
     pub async fn events(&self, query: &EventQuery) -> Result<Vec<Event>> {
         let query = query.clone();
         self.0.readers.run(move |connection| event::list(connection, &query)).await
+    }
+
+    /// [`first_seq`](Self::first_seq) and [`events`](Self::events) of one moment: whoever asked for
+    /// events since a number below the first one knows that some are gone.
+    pub async fn event_page(&self, query: &EventQuery) -> Result<(u64, Vec<Event>)> {
+        let query = query.clone();
+        self.0.readers.run(move |connection| event::page(connection, &query)).await
     }
 
     /// The number of the newest committed event that ever was; 0 if there was none.

@@ -106,14 +106,8 @@ pub(super) fn begin(
     now: Timestamp,
 ) -> Result<Begun> {
     if let Some(key) = key
-        && let Some(seq) = idempotency::find(tx.connection, key, now)?
+        && let Some(earlier) = replay(tx.connection, key, now)?
     {
-        let earlier = tx
-            .connection
-            .prepare_cached("SELECT * FROM task WHERE seq = ?1")?
-            .query_and_then([seq], read)?
-            .next()
-            .ok_or_else(|| Error::internal("an idempotency key without its task"))??;
         return Ok(Begun::Replayed(Box::new(earlier)));
     }
     let seq = tx
@@ -190,6 +184,25 @@ fn row_of(connection: &Connection, id: Uuid) -> Result<i64> {
         .query_row([id.as_bytes()], |row| row.get(0))
         .optional()?
         .ok_or_else(|| Error::new(Kind::TaskNotFound, format!("no task with id {id}")))
+}
+
+fn get_by_seq(connection: &Connection, seq: i64) -> Result<Option<Task>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM task WHERE seq = ?1")?;
+    statement.query_and_then([seq], read)?.next().transpose()
+}
+
+/// The task that this key began, if it did.
+pub(super) fn replay(
+    connection: &Connection,
+    key: &Idempotency,
+    now: Timestamp,
+) -> Result<Option<Task>> {
+    match idempotency::find(connection, key, now)? {
+        None => Ok(None),
+        Some(seq) => get_by_seq(connection, seq)?
+            .map(Some)
+            .ok_or_else(|| Error::internal("an idempotency key without its task")),
+    }
 }
 
 pub(super) fn get(connection: &Connection, id: Uuid) -> Result<Option<Task>> {

@@ -101,7 +101,7 @@ key_of() {
 
 # shellcheck disable=SC2016
 has_suite() {
-    apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -qx "$1"
+    grep -qx "$1" <<<"$(apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages')"
 }
 
 add_suite() {

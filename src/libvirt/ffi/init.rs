@@ -1,0 +1,62 @@
+//! What must happen once per process before the first connection: error handler and event loop.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use virt::sys;
+
+use crate::error::{Error, Kind, Result};
+
+/// libvirt's default handler prints every error on stderr. Errors reach us as return values; this
+/// handler keeps them there.
+unsafe extern "C" fn silent(_data: *mut c_void, _error: sys::virErrorPtr) {}
+
+/// Initialises libvirt and starts the event loop thread, once per process however often it is called.
+///
+/// The loop runs until the process ends: libvirt has no way to unregister it, and a later
+/// `Hypervisor` in the same process needs it again.
+pub(in crate::libvirt) fn initialise() -> Result<()> {
+    static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| {
+        // SAFETY: virInitialize takes nothing and may be called from any thread, any number of times.
+        if unsafe { sys::virInitialize() } < 0 {
+            return Err(super::last_error().to_string());
+        }
+        // SAFETY: the handler is a function that lives as long as the process and ignores its data.
+        unsafe { sys::virSetErrorFunc(std::ptr::null_mut(), Some(silent)) };
+        // The loop must be registered before the first connection is opened, or that connection
+        // has neither events nor keepalive.
+        virt::event::event_register_default_impl().map_err(|error| error.to_string())?;
+        std::thread::Builder::new()
+            .name("lv-event".to_owned())
+            .spawn(event_loop)
+            .map_err(|error| error.to_string())?;
+        Ok(())
+    })
+    .clone()
+    .map_err(|reason| {
+        Error::new(Kind::LibvirtUnavailable, "libvirt cannot be initialised in this process")
+            .with_source(reason)
+    })
+}
+
+fn event_loop() {
+    loop {
+        // One round blocks until a socket or a timer is due. Nothing in it may end this thread: it
+        // carries keepalive and the events of every connection.
+        let round = catch_unwind(AssertUnwindSafe(virt::event::event_run_default_impl));
+        match round {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "libvirt's event loop failed; trying on");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(_) => {
+                tracing::error!("libvirt's event loop panicked; trying on");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    }
+}

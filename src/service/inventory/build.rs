@@ -1,0 +1,182 @@
+//! From libvirt's facts to a record: parsed on the libvirt worker, finished by the actor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::picture::{PathEntry, VmRecord};
+use crate::error::{Error, Result};
+use crate::libvirt::Session;
+use crate::libvirt::domain::{self, DomainBrief, DomainFacts};
+use crate::model::{GuestAgentState, Pending, RuntimeDetails, Stale, Vm};
+use crate::service::page::stable_hash;
+use crate::store::VmRow;
+use crate::xml;
+
+/// The facts of one VM, parsed.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub brief: DomainBrief,
+    pub snapshot_count: u32,
+    pub vm: Vm,
+    pub pending: Option<Pending>,
+    /// What the agent's channel says.
+    pub guest_agent: GuestAgentState,
+    pub xml: Arc<str>,
+    pub inactive_xml: Option<Arc<str>>,
+}
+
+/// Fetches one VM.
+///
+/// # Errors
+/// `VmNotFound` if there is none, and what libvirt refuses with.
+pub fn fetch(session: &Session, uuid: Uuid) -> Result<Fetched> {
+    parse(domain::facts(session, uuid)?)
+}
+
+/// Fetches every VM: for the first fill and after a reconnect. One that cannot be parsed is left
+/// out with a log line rather than hiding all others.
+pub fn fetch_all(session: &Session) -> Result<Vec<Fetched>> {
+    let facts = domain::facts_all(session)?;
+    Ok(facts
+        .into_iter()
+        .filter_map(|facts| {
+            let name = facts.brief.name.clone();
+            parse(facts)
+                .inspect_err(|error| {
+                    tracing::error!(vm = %name, error = ?error, "a definition cannot be read");
+                })
+                .ok()
+        })
+        .collect())
+}
+
+fn parse(facts: DomainFacts) -> Result<Fetched> {
+    let xml::domain::view::DomainView { vm, guest_agent, .. } =
+        xml::domain::view::read(&facts.xml)?;
+    let pending = match &facts.inactive_xml {
+        Some(inactive) => xml::domain::pending::pending(&vm, &xml::domain::view::parse(inactive)?),
+        None => None,
+    };
+    Ok(Fetched {
+        brief: facts.brief,
+        snapshot_count: facts.snapshot_count,
+        vm,
+        pending,
+        guest_agent,
+        xml: facts.xml.into(),
+        inactive_xml: facts.inactive_xml.map(Into::into),
+    })
+}
+
+/// What a record is made of besides the facts.
+pub(super) struct Surroundings<'a> {
+    pub paths: &'a HashMap<String, PathEntry>,
+    pub row: Option<&'a VmRow>,
+    pub runtime: Option<&'a RuntimeDetails>,
+    pub stale: Option<Stale>,
+    pub now: Timestamp,
+}
+
+/// Makes the record, and the row that has to be saved for it, if that changed.
+pub(super) fn record(
+    fetched: &Fetched,
+    around: &Surroundings<'_>,
+) -> Result<(VmRecord, Option<VmRow>)> {
+    let brief = &fetched.brief;
+    let mut vm = fetched.vm.clone();
+    vm.uuid = brief.uuid;
+    vm.name.clone_from(&brief.name);
+    vm.state = brief.state;
+    brief.state_reason.clone_into(&mut vm.state_reason);
+    if brief.state.is_active() {
+        // The balloon and hotplugged vCPUs: bulk statistics are newer than the definition.
+        vm.memory = brief.memory_kib.div_ceil(1024);
+        vm.vcpus = brief.vcpus;
+    }
+    vm.autostart = brief.autostart;
+    vm.persistent = brief.persistent;
+    vm.has_saved_state = brief.has_saved_state;
+    vm.snapshot_count = fetched.snapshot_count;
+    vm.pending.clone_from(&fetched.pending);
+    vm.runtime_details = around.runtime.filter(|_| brief.state.is_active()).cloned();
+    for disk in &mut vm.disks {
+        let entry = disk.source.as_deref().and_then(|source| around.paths.get(source));
+        if let Some(entry) = entry {
+            disk.volume = Some(entry.volume.clone());
+            disk.capacity_bytes = Some(entry.capacity_bytes);
+        }
+    }
+    finish(vm, fetched, around)
+}
+
+fn finish(
+    mut vm: Vm,
+    fetched: &Fetched,
+    around: &Surroundings<'_>,
+) -> Result<(VmRecord, Option<VmRow>)> {
+    let brief = &fetched.brief;
+    vm.created_at = vm.created_at.or(around.row.map(|row| row.created_at)).or(Some(around.now));
+    vm.generation = 0;
+    vm.updated_at = None;
+    vm.stale = None;
+    let hash = stable_hash(&serde_json::to_vec(&vm).map_err(Error::internal)?);
+    let runtime = vm
+        .runtime_details
+        .as_ref()
+        .map(serde_json::to_value)
+        .transpose()
+        .map_err(Error::internal)?;
+    let row = match around.row {
+        Some(row) if row.hash == hash => {
+            vm.generation = row.generation;
+            vm.updated_at = Some(row.updated_at);
+            None
+        }
+        earlier => {
+            vm.generation = earlier.map_or(1, |row| row.generation + 1);
+            vm.updated_at = Some(around.now);
+            Some(VmRow {
+                uuid: vm.uuid,
+                name: vm.name.clone(),
+                created_at: vm.created_at.unwrap_or(around.now),
+                updated_at: around.now,
+                generation: vm.generation,
+                hash,
+                runtime,
+            })
+        }
+    };
+    vm.stale.clone_from(&around.stale);
+    let json = Bytes::from(serde_json::to_vec(&vm).map_err(Error::internal)?);
+    // The hash makes the tag safe even if a crash lost the last generation.
+    let stale = if vm.stale.is_some() { "-stale" } else { "" };
+    let etag = format!("\"{}-{hash:016x}{stale}\"", vm.generation);
+    let record = VmRecord {
+        vm,
+        json,
+        etag,
+        brief: brief.clone(),
+        guest_agent: fetched.guest_agent,
+        xml: fetched.xml.clone(),
+        inactive_xml: fetched.inactive_xml.clone(),
+        confirmed_at: around.stale.as_ref().map_or(around.now, |stale| stale.confirmed_at),
+    };
+    Ok((record, row))
+}
+
+/// The facts that a record was made of, to make it anew with other surroundings.
+pub(super) fn facts_of(record: &VmRecord) -> Fetched {
+    Fetched {
+        brief: record.brief.clone(),
+        snapshot_count: record.vm.snapshot_count,
+        vm: record.vm.clone(),
+        pending: record.vm.pending.clone(),
+        guest_agent: record.guest_agent,
+        xml: record.xml.clone(),
+        inactive_xml: record.inactive_xml.clone(),
+    }
+}

@@ -1,0 +1,409 @@
+//! What asks libvirt for facts: the event pump and the reconciler.
+//!
+//! One task does both, so that facts of one VM are fetched in the order of its events. It waits
+//! for libvirt, never the actor; a libvirt that does not answer in time costs freshness alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
+
+use super::actor::{Command, differs};
+use super::build;
+use super::picture::PoolRecord;
+use super::{Inventory, RuntimeHint};
+use crate::error::{Error, Kind, Result};
+use crate::libvirt::domain::{self, DomainBrief};
+use crate::libvirt::{DomainEvent, Lane, LibvirtEvent, host, network, storage};
+use crate::model::Volume;
+use crate::service::kvm;
+use crate::xml;
+
+/// How long an announcement waits for the facts it should come with.
+const EVENT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a bulk fetch may take.
+const BULK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The pause before another try to fill the picture.
+const FILL_AGAIN: Duration = Duration::from_millis(500);
+
+/// How many VMs one hop fetches.
+const CHUNK: usize = 64;
+
+/// How many VMs each reconcile confirms by fetching their whole definition, the longest
+/// unconfirmed first: catches what neither an event nor the bulk statistics tell.
+const ROLLING: usize = 16;
+
+/// How many reconciles pass between two looks at pools, volumes and networks.
+const RESOURCE_ROUNDS: u32 = 6;
+
+pub(super) async fn run(
+    inventory: Inventory,
+    mut events: mpsc::UnboundedReceiver<LibvirtEvent>,
+    hints: mpsc::UnboundedSender<RuntimeHint>,
+    reconcile: Duration,
+) {
+    let mut tick = tokio::time::interval_at(Instant::now() + reconcile, reconcile);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut status = inventory.hypervisor.watch();
+    let mut batch = Vec::new();
+    let mut round = 0u32;
+    // VMs whose facts could not be fetched in time.
+    let mut owed: BTreeSet<Uuid> = BTreeSet::new();
+    // Set while a picture could not be filled although libvirt answers.
+    let mut again: Option<Instant> = None;
+    loop {
+        let retry = async {
+            match again {
+                Some(moment) => tokio::time::sleep_until(moment).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            received = events.recv_many(&mut batch, 1024) => {
+                if received == 0 {
+                    return;
+                }
+                let happened = std::mem::take(&mut batch);
+                if !digest(&inventory, happened, &hints, &mut owed).await {
+                    again = Some(Instant::now() + FILL_AGAIN);
+                }
+            }
+            () = retry => {
+                let connected = inventory.hypervisor.status().connected;
+                let filled = connected && fill(&inventory).await;
+                // Without a connection the next one brings a fill of its own.
+                again = (connected && !filled).then(|| Instant::now() + FILL_AGAIN);
+            }
+            changed = status.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let status = status.borrow_and_update().clone();
+                if !status.connected {
+                    send(&inventory, Command::Connection(status));
+                }
+            }
+            _ = tick.tick() => {
+                let status = inventory.hypervisor.status();
+                if !status.connected {
+                    continue;
+                }
+                round = round.wrapping_add(1);
+                if again.is_some() {
+                    continue;
+                }
+                let reconciled = reconcile_vms(&inventory, &mut owed, &hints).await;
+                if reconciled.is_ok() && round.is_multiple_of(RESOURCE_ROUNDS) {
+                    refresh_resources(&inventory).await;
+                }
+            }
+        }
+    }
+}
+
+fn send(inventory: &Inventory, command: Command) {
+    if let Err(error) = inventory.send(command) {
+        tracing::error!(error = ?error, "the picture cannot be changed any more");
+    }
+}
+
+/// Fetches what a batch of events concerns, then announces the batch. False if a new connection's
+/// picture could not be filled.
+async fn digest(
+    inventory: &Inventory,
+    happened: Vec<LibvirtEvent>,
+    hints: &mpsc::UnboundedSender<RuntimeHint>,
+    owed: &mut BTreeSet<Uuid>,
+) -> bool {
+    let (mut vms, mut pools, mut networks, mut connected) = (BTreeSet::new(), false, false, false);
+    for event in &happened {
+        match event {
+            LibvirtEvent::Connected { .. } => connected = true,
+            LibvirtEvent::Disconnected { .. } => {
+                send(inventory, Command::Connection(inventory.hypervisor.status()));
+            }
+            LibvirtEvent::Domain { uuid, event, .. } => {
+                vms.insert(*uuid);
+                if let Some(why) = runtime_hint(event) {
+                    // The collector may be gone while the daemon stops.
+                    let _ = hints.send((*uuid, why));
+                }
+            }
+            LibvirtEvent::Network { .. } => networks = true,
+            LibvirtEvent::Pool { .. } => pools = true,
+            LibvirtEvent::NodeDevice { .. } => {}
+        }
+    }
+    let mut filled = true;
+    if connected {
+        filled = fill(inventory).await;
+    } else {
+        fetch_some(inventory, vms.into_iter().collect(), owed).await;
+        if pools && let Err(error) = refresh_storage(inventory).await {
+            tracing::warn!(error = ?error, "pools could not be read");
+        }
+        if networks && let Err(error) = refresh_networks(inventory).await {
+            tracing::warn!(error = ?error, "networks could not be read");
+        }
+    }
+    send(inventory, Command::Announce(happened));
+    filled
+}
+
+/// Which events may bring news of the guest.
+fn runtime_hint(event: &DomainEvent) -> Option<&'static str> {
+    match event {
+        DomainEvent::AgentConnected => Some("agent-connected"),
+        DomainEvent::AgentDisconnected => Some("agent-disconnected"),
+        DomainEvent::Started { .. } => Some("started"),
+        DomainEvent::Resumed { .. } => Some("resumed"),
+        DomainEvent::Rebooted => Some("rebooted"),
+        DomainEvent::DeviceAdded { .. } => Some("device-added"),
+        _ => None,
+    }
+}
+
+/// Fetches these VMs, some per hop. What could not be fetched in time stays owed.
+async fn fetch_some(inventory: &Inventory, vms: Vec<Uuid>, owed: &mut BTreeSet<Uuid>) {
+    for chunk in vms.chunks(CHUNK) {
+        let wanted = chunk.to_vec();
+        let tickets = inventory.tickets();
+        let result = inventory
+            .hypervisor
+            .run(Lane::Quick, EVENT_DEADLINE, move |session| {
+                let mut results = Vec::with_capacity(wanted.len());
+                for uuid in wanted {
+                    let ticket = tickets.draw();
+                    match build::fetch(session, uuid) {
+                        Ok(fetched) => results.push((uuid, ticket, Some(Box::new(fetched)))),
+                        Err(error) if error.kind() == Kind::VmNotFound => {
+                            results.push((uuid, ticket, None));
+                        }
+                        Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                            return Err(error);
+                        }
+                        Err(error) => {
+                            tracing::warn!(vm = %uuid, error = ?error, "a VM could not be read");
+                        }
+                    }
+                }
+                Ok(results)
+            })
+            .await;
+        match result {
+            Ok(results) => {
+                for (uuid, ticket, fetched) in results {
+                    owed.remove(&uuid);
+                    send(inventory, Command::Apply { uuid, fetched, ticket, reply: None });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = ?error, vms = chunk.len(), "VMs could not be read in time");
+                owed.extend(chunk);
+            }
+        }
+    }
+}
+
+/// Everything anew, after a connection came about. False if it has to be tried again.
+async fn fill(inventory: &Inventory) -> bool {
+    let begun = Instant::now();
+    let tickets = inventory.tickets();
+    let result = inventory
+        .hypervisor
+        .run(Lane::Quick, BULK_DEADLINE, move |session| {
+            let ticket = tickets.draw();
+            Ok((ticket, build::fetch_all(session)?))
+        })
+        .await;
+    match result {
+        Ok((ticket, fetched)) => {
+            let count = fetched.len();
+            send(inventory, Command::Connection(inventory.hypervisor.status()));
+            // Pools first, so that the records find their volumes at once.
+            refresh_resources(inventory).await;
+            send(inventory, Command::Fill { fetched, ticket });
+            tracing::info!(
+                vms = count,
+                milliseconds = begun.elapsed().as_millis(),
+                "picture filled"
+            );
+        }
+        Err(error) => {
+            tracing::warn!(error = ?error, "the picture could not be filled; again soon");
+            return false;
+        }
+    }
+    match inventory.hypervisor.run(Lane::Quick, BULK_DEADLINE, host_capabilities).await {
+        Ok(capabilities) => {
+            let offered = capabilities
+                .guests
+                .iter()
+                .any(|guest| guest.domain_types.iter().any(|kind| kind == "kvm"));
+            if let Some(obstacle) = capabilities.kvm_obstacle.as_ref().filter(|_| offered) {
+                tracing::warn!(%obstacle, "libvirt offers KVM, but no guest would run under it");
+            }
+            send(inventory, Command::Capabilities(Box::new(capabilities)));
+        }
+        Err(error) => tracing::warn!(error = ?error, "capabilities could not be read"),
+    }
+    true
+}
+
+fn host_capabilities(
+    session: &crate::libvirt::Session,
+) -> Result<crate::model::host::Capabilities> {
+    let mut capabilities =
+        xml::capabilities::parse_capabilities(&host::capabilities_xml(session)?)?;
+    capabilities.kvm_obstacle = kvm::obstacle();
+    let guest = capabilities
+        .guests
+        .iter()
+        .find(|guest| guest.architecture == capabilities.architecture)
+        .or_else(|| capabilities.guests.first());
+    let domain_type = guest.and_then(|guest| guest.domain_types.first()).cloned();
+    let asked = host::domain_capabilities_xml(session, None, None, None, domain_type.as_deref());
+    match asked.and_then(|text| xml::capabilities::parse_domain_capabilities(&text)) {
+        Ok(preferred) => capabilities.preferred = preferred,
+        // Drivers other than QEMU's have none; new VMs then get what the guest entry says.
+        Err(error) => {
+            tracing::debug!(error = ?error, "no domain capabilities");
+            if let Some(guest) = guest {
+                capabilities.preferred.architecture.clone_from(&guest.architecture);
+                capabilities.preferred.emulator.clone_from(&guest.emulator);
+                capabilities.preferred.domain_type = domain_type.unwrap_or_default();
+            }
+        }
+    }
+    Ok(capabilities)
+}
+
+/// Compares a bulk listing with the picture and fetches what differs.
+async fn reconcile_vms(
+    inventory: &Inventory,
+    owed: &mut BTreeSet<Uuid>,
+    hints: &mpsc::UnboundedSender<RuntimeHint>,
+) -> Result<()> {
+    let briefs = inventory.hypervisor.run(Lane::Quick, BULK_DEADLINE, domain::brief_all).await;
+    let briefs = match briefs {
+        Ok(briefs) => briefs,
+        Err(error) => {
+            tracing::warn!(error = ?error, "the reconcile found no answer");
+            return Err(error);
+        }
+    };
+    let picture = inventory.picture();
+    let briefs: BTreeMap<Uuid, DomainBrief> =
+        briefs.into_iter().map(|brief| (brief.uuid, brief)).collect();
+    let mut wanted: BTreeSet<Uuid> = std::mem::take(owed);
+    for (uuid, brief) in &briefs {
+        match picture.by_uuid.get(uuid) {
+            Some(record) if !differs(record, brief) => {}
+            Some(_) | None => {
+                wanted.insert(*uuid);
+                let _ = hints.send((*uuid, "reconciled"));
+            }
+        }
+    }
+    wanted.extend(picture.by_uuid.keys().filter(|uuid| !briefs.contains_key(uuid)));
+    let mut oldest: Vec<(Timestamp, Uuid)> =
+        picture.vms.iter().map(|record| (record.confirmed_at, record.vm.uuid)).collect();
+    oldest.sort_unstable();
+    wanted.extend(oldest.into_iter().take(ROLLING).map(|(_, uuid)| uuid));
+    fetch_some(inventory, wanted.into_iter().collect(), owed).await;
+    send(inventory, Command::Confirmed { at: Timestamp::now() });
+    Ok(())
+}
+
+async fn refresh_resources(inventory: &Inventory) {
+    if let Err(error) = refresh_storage(inventory).await {
+        tracing::warn!(error = ?error, "pools could not be read");
+    }
+    if let Err(error) = refresh_networks(inventory).await {
+        tracing::warn!(error = ?error, "networks could not be read");
+    }
+}
+
+/// Reads all pools and the volumes of the active ones.
+pub(super) async fn refresh_storage(inventory: &Inventory) -> Result<()> {
+    let pools = inventory
+        .hypervisor
+        .run(Lane::Slow, BULK_DEADLINE, |session| {
+            let mut records = Vec::new();
+            for facts in storage::pools(session)? {
+                let mut pool = xml::storage::parse_pool(&facts.xml)?;
+                pool.uuid = facts.uuid;
+                pool.name.clone_from(&facts.name);
+                pool.state = facts.state;
+                pool.capacity_bytes = facts.capacity;
+                pool.allocation_bytes = facts.allocation;
+                pool.available_bytes = facts.available;
+                pool.autostart = facts.autostart;
+                pool.persistent = facts.persistent;
+                let volumes = match facts.state {
+                    crate::model::PoolState::Inactive => Vec::new(),
+                    _ => storage::volumes(session, &facts.name).unwrap_or_else(|error| {
+                        tracing::warn!(pool = %facts.name, error = ?error, "no volumes");
+                        Vec::new()
+                    }),
+                };
+                let mut volumes: Vec<Arc<Volume>> = volumes
+                    .into_iter()
+                    .filter_map(|facts| volume(&pool.name, facts))
+                    .map(Arc::new)
+                    .collect();
+                volumes.sort_by(|one, other| one.name.cmp(&other.name));
+                pool.volume_count = u32::try_from(volumes.len()).unwrap_or(u32::MAX);
+                records.push(PoolRecord { pool, volumes });
+            }
+            Ok(records)
+        })
+        .await?;
+    let (reply, taken) = oneshot::channel();
+    inventory.send(Command::Pools { pools, reply })?;
+    taken.await.map_err(|_| Error::internal("the inventory's actor is gone"))
+}
+
+fn volume(pool: &str, facts: storage::VolumeFacts) -> Option<Volume> {
+    match xml::storage::parse_volume(pool, &facts.xml) {
+        Ok(mut volume) => {
+            volume.name = facts.name;
+            volume.key = facts.key;
+            volume.path = facts.path;
+            Some(volume)
+        }
+        Err(error) => {
+            tracing::warn!(pool, volume = %facts.name, error = ?error, "a volume cannot be read");
+            None
+        }
+    }
+}
+
+/// Reads all networks.
+pub(super) async fn refresh_networks(inventory: &Inventory) -> Result<()> {
+    let networks = inventory
+        .hypervisor
+        .run(Lane::Quick, BULK_DEADLINE, |session| {
+            network::networks(session)?
+                .into_iter()
+                .map(|facts| {
+                    let mut network = xml::network::parse_network(&facts.xml)?;
+                    network.uuid = facts.uuid;
+                    network.name = facts.name;
+                    network.active = facts.active;
+                    network.persistent = facts.persistent;
+                    network.autostart = facts.autostart;
+                    Ok(network)
+                })
+                .collect::<Result<Vec<_>>>()
+        })
+        .await?;
+    inventory.send(Command::Networks(networks))
+}

@@ -1,0 +1,100 @@
+//! Replacing a VM's definition as a whole: for those who need what no field of the API offers.
+
+use super::{VmService, check_if_match, condition, result_of, subject};
+use crate::error::{Error, Kind, Result};
+use crate::libvirt::{Lane, domain};
+use crate::model::{Change, Effect, Plan, Vm};
+use crate::service::gate::Work;
+use crate::service::storage::blockers;
+use crate::service::task::{Operation, QUICK_WAIT};
+use crate::service::{Context, Outcome};
+use crate::xml;
+use crate::xml::domain::{edit, pending, view};
+
+impl VmService {
+    /// Replaces the stored definition. The running VM goes on as it is; what differs is `pending`.
+    ///
+    /// # Errors
+    /// 404; 409; 412; 422 if the XML is not a domain, is another VM's, or libvirt refuses it.
+    pub async fn replace_xml(&self, ctx: Context, id: &str, xml: String) -> Result<Outcome> {
+        self.tasks.once(&ctx, self.replace_xml_once(&ctx, id, xml)).await
+    }
+
+    async fn replace_xml_once(&self, ctx: &Context, id: &str, xml: String) -> Result<Outcome> {
+        let record = self.get(id)?;
+        check_if_match(ctx, &record)?;
+        let (uuid, name) = (record.vm.uuid, record.vm.name.clone());
+        let new = with_identity(&record.vm, &xml)?;
+        let after = view::parse(&new)?;
+        if ctx.dry_run {
+            let blocked = self.gate.would_admit(&name, uuid, Work::Define, condition(&record.vm));
+            let before = view::parse(record.definition())?;
+            let effect = if record.vm.state.is_active() { Effect::NextBoot } else { Effect::Live };
+            let changes = pending::pending(&before, &after)
+                .into_iter()
+                .flat_map(|pending| pending.changes)
+                .map(|change| Change {
+                    field: change.field,
+                    from: change.running,
+                    to: change.next_boot,
+                    effect,
+                    reason: (effect == Effect::NextBoot)
+                        .then(|| "a definition takes hold when the VM starts".to_owned()),
+                })
+                .collect();
+            return Ok(Outcome::Planned(Box::new(Plan {
+                operation: "vm.define".to_owned(),
+                subject: subject(&record.vm),
+                changes,
+                xml_diff: xml::diff::unified(record.definition(), &new),
+                side_effects: Vec::new(),
+                blockers: blockers(blocked),
+            })));
+        }
+        self.need_libvirt()?;
+        let claim = self.tasks.claim("vm.define", ctx);
+        let hold =
+            self.gate.enter(&name, uuid, Work::Define, || self.condition(uuid), &claim).await?;
+        let present = self.get(&uuid.to_string())?;
+        check_if_match(ctx, &present)?;
+        let operation =
+            Operation { claim, subject: subject(&record.vm), cancellable: false, wait: QUICK_WAIT };
+        let service = self.clone();
+        self.tasks
+            .submit(ctx, operation, hold, move |task| async move {
+                let record = service
+                    .act(uuid, Lane::Slow, move |session| {
+                        domain::define(session, &name, &new).map(drop)
+                    })
+                    .await;
+                match record {
+                    Ok(record) => result_of(record.as_ref()),
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                        service.judge_after_loss(&task, error).await
+                    }
+                    Err(error) => Err(error),
+                }
+            })
+            .await
+    }
+}
+
+/// The XML with the VM's own identity: absent is completed, another one is refused.
+fn with_identity(vm: &Vm, xml: &str) -> Result<String> {
+    let (uuid, name) = edit::identity(xml)?;
+    if uuid.is_some_and(|uuid| uuid != vm.uuid) {
+        return Err(Error::new(
+            Kind::InvalidDefinition,
+            format!("the XML has the UUID of another VM than {:?}", vm.name),
+        )
+        .with_hint(format!("leave <uuid> out, or say {}", vm.uuid)));
+    }
+    if name.as_ref().is_some_and(|name| *name != vm.name) {
+        return Err(Error::new(
+            Kind::NotSupported,
+            format!("the XML would rename VM {:?}, which is not supported yet", vm.name),
+        )
+        .with_hint(format!("say <name>{}</name>", vm.name)));
+    }
+    edit::set_identity(xml, vm.uuid, &vm.name)
+}

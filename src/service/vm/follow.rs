@@ -1,0 +1,170 @@
+//! Waiting for a guest: the part of a stop or a restart that takes as long as the guest likes,
+//! may be cancelled, preempted by a force-stop, parked while the daemon restarts, and gone on with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{VmService, result_of};
+use crate::error::{Error, Kind, Result};
+use crate::libvirt::{Lane, domain};
+use crate::model::{Progress, VmState};
+use crate::service::inventory::VmRecord;
+use crate::service::task::{End, TaskHandle};
+
+/// The journalled request of a graceful stop: all that a later daemon needs to go on with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct GracefulStop {
+    /// When the guest's time is up.
+    pub until: Timestamp,
+    /// Cut the power then.
+    pub force: bool,
+    /// Start again after the stop.
+    pub start: bool,
+    pub timeout_seconds: u32,
+}
+
+/// How often the picture is looked at besides its events; also the rhythm of the progress.
+const BEAT: Duration = Duration::from_millis(200);
+
+/// How long after the first request the guest is asked a second time: a guest that was still
+/// booting ignored the first.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How the wait ended.
+enum Waited {
+    Stopped,
+    TimeUp,
+    Parked,
+    Preempted,
+    Cancelled,
+}
+
+impl VmService {
+    /// Waits until the guest is down, then does the rest of the request.
+    pub(super) async fn follow_stop(
+        &self,
+        task: &TaskHandle,
+        uuid: Uuid,
+        name: &str,
+        request: &GracefulStop,
+    ) -> Result<End> {
+        task.phase("waiting for the guest to shut down");
+        let hold = task.hold();
+        let give_way = hold.waiting();
+        let waited = self.wait_stopped(task, uuid, request, &give_way).await;
+        let still_ours = hold.working();
+        match waited {
+            _ if !still_ours => Err(Error::new(
+                Kind::Cancelled,
+                format!("a force-stop took the place of this operation on VM {name:?}"),
+            )),
+            Waited::Preempted => Err(Error::internal("a wait was preempted by nobody")),
+            Waited::Parked => Ok(End::Parked),
+            Waited::Cancelled => Err(Error::new(
+                Kind::Cancelled,
+                format!("the wait for VM {name:?} was cancelled; its guest may still stop"),
+            )),
+            Waited::Stopped => self.after_stop(task, uuid, request).await,
+            Waited::TimeUp if request.force => {
+                task.log("the guest did not stop in time; its power is cut").await;
+                task.phase("cutting the power");
+                self.act(uuid, Lane::Slow, move |session| {
+                    match domain::destroy(session, uuid, false) {
+                        // It stopped by itself in the last moment.
+                        Err(error) if error.kind() == Kind::VmNotRunning => Ok(()),
+                        other => other,
+                    }
+                })
+                .await?;
+                self.after_stop(task, uuid, request).await
+            }
+            Waited::TimeUp => Err(Error::new(
+                Kind::GuestTimeout,
+                format!(
+                    "the guest of VM {name:?} did not shut down within {} s",
+                    request.timeout_seconds
+                ),
+            )
+            .with_detail("timeout_seconds", request.timeout_seconds)),
+        }
+    }
+
+    async fn after_stop(
+        &self,
+        task: &TaskHandle,
+        uuid: Uuid,
+        request: &GracefulStop,
+    ) -> Result<End> {
+        if request.start {
+            task.phase("starting");
+            task.point_of_no_return()?;
+            let record =
+                self.act(uuid, Lane::Slow, move |session| domain::start(session, uuid)).await?;
+            return result_of(record.as_ref());
+        }
+        let record = self.refreshed(uuid).await;
+        result_of(record.as_ref())
+    }
+
+    /// The record as fresh as can be had; a libvirt that does not answer costs only freshness.
+    pub(super) async fn refreshed(&self, uuid: Uuid) -> Option<Arc<VmRecord>> {
+        match self.inventory.refresh(uuid, Duration::from_secs(5)).await {
+            Ok(record) => record,
+            Err(_) => self.inventory.picture().by_uuid.get(&uuid).cloned(),
+        }
+    }
+
+    async fn wait_stopped(
+        &self,
+        task: &TaskHandle,
+        uuid: Uuid,
+        request: &GracefulStop,
+        give_way: &tokio_util::sync::CancellationToken,
+    ) -> Waited {
+        let begun = tokio::time::Instant::now();
+        let mut asked_again = false;
+        loop {
+            let gone = match self.inventory.picture().by_uuid.get(&uuid) {
+                Some(record) => {
+                    matches!(record.vm.state, VmState::Shutoff | VmState::Crashed)
+                }
+                // A transient VM vanishes with its stop.
+                None => true,
+            };
+            if gone {
+                return Waited::Stopped;
+            }
+            let left = request.until.duration_since(Timestamp::now());
+            if left.is_negative() || left.is_zero() {
+                return Waited::TimeUp;
+            }
+            task.progress(Progress {
+                phase: "waiting for the guest to shut down".to_owned(),
+                eta_seconds: u64::try_from(left.as_secs()).ok(),
+                ..Progress::default()
+            });
+            if !asked_again && begun.elapsed() > ASK_AGAIN {
+                asked_again = true;
+                let asked = self
+                    .hypervisor
+                    .run(Lane::Agent, Duration::from_secs(10), move |session| {
+                        domain::shutdown(session, uuid, domain::ShutdownMode::Default)
+                    })
+                    .await;
+                if let Err(error) = asked {
+                    tracing::debug!(vm = %uuid, error = ?error, "the guest was not asked again");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(BEAT) => {}
+                () = give_way.cancelled() => return Waited::Preempted,
+                () = task.cancelled().cancelled() => return Waited::Cancelled,
+                () = task.stopping().cancelled() => return Waited::Parked,
+            }
+        }
+    }
+}
