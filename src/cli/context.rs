@@ -22,6 +22,8 @@ pub struct Terminal {
     pub err_is_tty: bool,
     pub in_is_tty: bool,
     pub color: bool,
+    /// The command that edits a file, as a shell reads it.
+    pub editor: String,
 }
 
 impl Terminal {
@@ -39,6 +41,10 @@ impl Terminal {
             err_is_tty: io::stderr().is_terminal(),
             in_is_tty: io::stdin().is_terminal(),
             color: out_is_tty && !forbidden,
+            editor: ["VISUAL", "EDITOR"]
+                .into_iter()
+                .find_map(|name| env::var(name).ok().filter(|value| !value.trim().is_empty()))
+                .unwrap_or_else(|| "vi".to_owned()),
         }
     }
 }

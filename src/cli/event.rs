@@ -7,7 +7,7 @@ use http::HeaderName;
 use http::header::ACCEPT;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::client::{Reply, Request};
@@ -21,6 +21,8 @@ use crate::model::{Event, Subject};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The daemon sends a sign of life more often than this; a connection without one is dead.
 const SILENCE: Duration = Duration::from_secs(90);
+/// The daemon's largest page of events.
+const MAX_PAGE: usize = 1000;
 /// The longest pause between two attempts to reconnect.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -104,39 +106,114 @@ async fn filtered(cx: &Context, filter: &Filter) -> Result<Request> {
     Ok(match &filter.vm {
         Some(vm) => {
             let id = super::vm_uuid(cx, vm).await?;
-            request.query("subject_type", "vm").query("subject_id", &id)
+            request.query("subject_type", "vm").query("subject", &id)
         }
         None => request,
     })
 }
 
 async fn list(cx: &mut Context, args: &ListArgs) -> Result<()> {
-    let request = filtered(cx, &args.filter)
-        .await?
-        .maybe("since", args.filter.since.map(|since| since.to_string()).as_deref())
-        .query("limit", &args.limit.to_string());
-    let data = cx.client.send(&request).await?.checked()?.data()?;
-    LISTING.show(cx, &data)
+    let request = filtered(cx, &args.filter).await?;
+    let limit = args.limit as usize;
+    let page = match args.filter.since {
+        Some(since) => read_from(cx, &request, since, limit).await?,
+        None => latest(cx, &request, limit).await?,
+    };
+    if let Some(gap) = page.get("gap").filter(|gap| !gap.is_null()) {
+        note_gap(cx, gap);
+    }
+    LISTING.show(cx, &page)
+}
+
+/// The newest `limit` events that fit. The API reads forward, so this begins a little before the
+/// end and goes back further for as long as too few of those that follow fit.
+async fn latest(cx: &Context, request: &Request, limit: usize) -> Result<Value> {
+    let last = last_seq(cx).await?;
+    let mut window = limit as u64;
+    loop {
+        let since = last.saturating_sub(window);
+        let mut page = read_from(cx, request, since, usize::MAX).await?;
+        let events = page.get_mut("events").and_then(Value::as_array_mut);
+        let events = events.ok_or_else(|| Failure::unintelligible("it holds no events"))?;
+        if events.len() >= limit || since == 0 {
+            events.drain(..events.len().saturating_sub(limit));
+            page["count"] = json!(page["events"].as_array().map_or(0, Vec::len));
+            // what is missing before the newest events was not asked for
+            page["gap"] = Value::Null;
+            return Ok(page);
+        }
+        window = window.saturating_mul(8);
+    }
+}
+
+/// All events after `since`, but no more than `limit`, as one page.
+async fn read_from(cx: &Context, request: &Request, since: u64, limit: usize) -> Result<Value> {
+    let mut since = since;
+    let mut events: Vec<Value> = Vec::new();
+    let mut gap = Value::Null;
+    loop {
+        let wanted = (limit - events.len()).min(MAX_PAGE);
+        let request = request.clone().query("since", &since.to_string());
+        let request = request.query("limit", &wanted.to_string());
+        let mut page = cx.client.send(&request).await?.checked()?.data()?;
+        let Some(Value::Array(more)) = page.get_mut("events").map(Value::take) else {
+            return Err(Failure::unintelligible("it holds no events"));
+        };
+        if let Some(first) = page.get("gap").filter(|_| gap.is_null()) {
+            gap = first.clone();
+        }
+        let whole = more.len() < wanted;
+        let next = page.get("next").and_then(seq_of);
+        events.extend(more);
+        match next {
+            Some(next) if !whole && events.len() < limit && next > since => since = next,
+            _ => {
+                page["count"] = json!(events.len());
+                page["events"] = Value::Array(events);
+                page["gap"] = gap;
+                return Ok(page);
+            }
+        }
+    }
+}
+
+/// The number of the newest event there is.
+async fn last_seq(cx: &Context) -> Result<u64> {
+    // nothing comes after the largest number there can be
+    let request = Request::get("/events").query("since", "9007199254740991").query("limit", "1");
+    let page = cx.client.send(&request).await?.checked()?.data()?;
+    let last = page.get("total").and_then(Value::as_u64);
+    last.ok_or_else(|| Failure::unintelligible("the events have no total"))
+}
+
+/// Cursors are texts, and those of events are numbers.
+fn seq_of(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// Where a watch stands.
 struct Watch {
     /// The number of the last event seen, or to begin after.
-    last: Option<u64>,
+    last: u64,
     left: Option<u64>,
 }
 
 async fn watch(cx: &mut Context, args: &WatchArgs) -> Result<()> {
     let request = filtered(cx, &args.filter).await?.header(ACCEPT, "text/event-stream");
-    let mut watch = Watch { last: args.filter.since, left: args.count };
+    // a place to go on from, should the connection be lost before the first event
+    let since = match args.filter.since {
+        Some(since) => since,
+        None => last_seq(cx).await?,
+    };
+    let mut watch = Watch { last: since, left: args.count };
     let mut pause = Duration::ZERO;
     let mut connected_before = false;
     loop {
-        let at = watch.last.map(|last| last.to_string());
-        let request = match (&at, connected_before) {
-            (Some(last), true) => request.clone().header(LAST_EVENT_ID, last),
-            (Some(last), false) => request.clone().query("since", last),
-            (None, _) => request.clone(),
+        let last = watch.last.to_string();
+        let request = if connected_before {
+            request.clone().header(LAST_EVENT_ID, &last)
+        } else {
+            request.clone().query("since", &last)
         };
         let why = match cx.client.stream(&request).await {
             Ok(response) if response.status().is_success() => {
@@ -197,7 +274,7 @@ async fn read_stream(
         let Ok(bytes) = frame.into_data() else { continue };
         for message in parser.push(&bytes) {
             if let Some(seq) = message.id.as_deref().and_then(|id| id.parse().ok()) {
-                watch.last = Some(seq);
+                watch.last = seq;
             }
             if show(cx, &message)? {
                 watch.left = watch.left.map(|left| left.saturating_sub(1));
@@ -215,12 +292,7 @@ fn show(cx: &mut Context, message: &Message) -> Result<bool> {
     if data.get("seq").is_none() {
         // what is no event is told beside them: that some are missing, or how the stream stands
         if message.event == "gap" {
-            let bound = |name: &str| data.get(name).map_or_else(|| "?".to_owned(), plain);
-            cx.note(&format!(
-                "warning: the events {} to {} are no longer kept",
-                safe(&bound("from")),
-                safe(&bound("to"))
-            ));
+            note_gap(cx, &data);
         }
         return Ok(false);
     }
@@ -241,6 +313,13 @@ fn show(cx: &mut Context, message: &Message) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn note_gap(cx: &mut Context, gap: &Value) {
+    let bound =
+        |name: &str| safe(&gap.get(name).map_or_else(|| "?".to_owned(), plain)).into_owned();
+    let (from, to) = (bound("from"), bound("to"));
+    cx.note(&format!("warning: the events {from} to {to} are no longer kept"));
 }
 
 /// One line of a watch: columns of a fixed width, as the rest is not known yet.

@@ -106,7 +106,7 @@ async fn list(cx: &mut Context, args: &ListArgs) -> Result<()> {
         .maybe("kind", args.kind.as_deref());
     if let Some(vm) = &args.vm {
         let id = super::vm_uuid(cx, vm).await?;
-        request = request.query("subject_type", "vm").query("subject_id", &id);
+        request = request.query("subject_type", "vm").query("subject", &id);
     }
     let data = fetch_list(cx, request, "tasks", Some(args.limit as usize)).await?;
     LISTING.show(cx, &data)

@@ -447,3 +447,61 @@ fn the_command_line_is_sound_and_help_lists_every_exit_code() {
         assert!(help.contains(code), "{code}");
     }
 }
+
+fn page(events: &[u64], next: u64, last: u64) -> Answer {
+    let events: Vec<Value> = events
+        .iter()
+        .map(|seq| {
+            serde_json::from_str(
+                event(*seq, "a").lines().nth(2).unwrap().trim_start_matches("data: "),
+            )
+            .unwrap()
+        })
+        .collect();
+    data(
+        json!({"events": events, "count": events.len(), "total": last, "next": next.to_string(), "gap": null}),
+    )
+}
+
+#[test]
+fn without_a_beginning_the_newest_events_are_listed() {
+    let run =
+        run(
+            &["event", "list", "--limit", "2", "--kind", "vm.*", "-o", "name"],
+            |line, _| match line {
+                line if line.contains("since=9007199254740991") => page(&[], 50, 50),
+                line if line.contains("since=48") => page(&[50], 50, 50),
+                line if line.contains("since=34") => page(&[35, 40, 50], 50, 50),
+                other => panic!("{other}"),
+            },
+        );
+    assert_eq!((run.code, run.out.as_str()), (0, "40\n50\n"), "{}", run.err);
+}
+
+#[test]
+fn a_watch_without_a_beginning_starts_behind_the_newest_event() {
+    let run = run(&["event", "watch", "--count", "1", "-o", "json"], |line, _| {
+        if line.contains("since=9007199254740991") {
+            page(&[], 50, 50)
+        } else {
+            Answer::Raw(200, "text/event-stream", event(51, "a"))
+        }
+    });
+    assert_eq!(run.seen[1].line, "GET /api/v1/events?since=50");
+    assert_eq!(serde_json::from_str::<Value>(&run.out).unwrap()["seq"], 51);
+}
+
+#[test]
+fn an_edit_is_checked_against_the_version_it_began_with() {
+    // the stand-in's editor turns old into new
+    let run = run(&["vm", "xml", "edit", "web1", "--yes"], |line, _| {
+        if line.starts_with("GET") && line.contains("/xml") {
+            Answer::Raw(200, "application/xml", "<old/>".to_owned())
+        } else {
+            data(vm("web1"))
+        }
+    });
+    assert_eq!((run.code, run.out.as_str()), (0, "web1 redefined\n"), "{}", run.err);
+    let put = &run.seen[2];
+    assert_eq!((put.body.as_str(), put.header("if-match")), ("<new/>", Some("\"v7\"")));
+}

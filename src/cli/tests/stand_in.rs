@@ -115,6 +115,7 @@ pub fn run_with(
         err_is_tty: input.is_some(),
         in_is_tty: input.is_some(),
         color: false,
+        editor: "sed -i s/old/new/".to_owned(),
     };
     let code = runtime.block_on(async {
         let listener = UnixListener::bind(&socket).unwrap();

@@ -110,31 +110,24 @@ async fn near(cx: &Context, name: &str, result: Result<()>) -> Result<()> {
     }
 }
 
-/// A definition and its version.
-struct Definition {
-    xml: String,
-    etag: Option<String>,
-}
-
 async fn get(cx: &mut Context, name: &str, inactive: bool) -> Result<()> {
     let definition = match fetch(cx, name, inactive).await {
         Ok(definition) => definition,
         Err(failure) => return Err(suggest::for_vm(cx, name, failure).await),
     };
     if cx.format.is_data() {
-        return cx.print_value(&serde_json::json!({"xml": definition.xml}));
+        return cx.print_value(&serde_json::json!({"xml": definition}));
     }
-    cx.print_document(definition.xml.as_bytes())
+    cx.print_document(definition.as_bytes())
 }
 
-async fn fetch(cx: &Context, name: &str, inactive: bool) -> Result<Definition> {
+async fn fetch(cx: &Context, name: &str, inactive: bool) -> Result<String> {
     let mut request = Request::get(vm_path(name, "/xml"))
         .header(ACCEPT, "application/xml, application/json;q=0.9");
     if inactive {
         request = request.query("inactive", "true");
     }
     let reply = cx.client.send(&request).await?.checked()?;
-    let etag = reply.etag().map(str::to_owned);
     let xml = if reply.is_json() {
         let data = reply.data()?;
         let text = data.as_str().or_else(|| data.get("xml")?.as_str());
@@ -142,7 +135,7 @@ async fn fetch(cx: &Context, name: &str, inactive: bool) -> Result<Definition> {
     } else {
         String::from_utf8(reply.body.to_vec()).map_err(Failure::unintelligible)?
     };
-    Ok(Definition { xml, etag })
+    Ok(xml)
 }
 
 fn replacement(name: &str, xml: String, etag: Option<&str>) -> Request {
@@ -196,18 +189,20 @@ async fn send(cx: &mut Context, request: Request, name: &str, change: &ChangeArg
 }
 
 async fn edit(cx: &mut Context, args: &EditArgs) -> Result<()> {
+    // the version before the definition: if it changes in between, replacing it is refused
+    let reply = cx.client.send(&Request::get(vm_path(&args.name, ""))).await?.checked()?;
     let definition = fetch(cx, &args.name, true).await?;
-    let draft = Draft::new(&definition.xml)?;
+    let draft = Draft::new(&definition)?;
     loop {
-        open_editor(draft.path())?;
+        open_editor(&cx.terminal.editor, draft.path())?;
         let xml = fs::read_to_string(draft.path()).map_err(|error| {
             Failure::new(Exit::Refused, format!("cannot read what was edited: {error}"))
         })?;
-        if xml == definition.xml {
+        if xml == definition {
             cx.note("nothing was changed");
             return Ok(());
         }
-        let request = replacement(&args.name, xml, definition.etag.as_deref());
+        let request = replacement(&args.name, xml, reply.etag());
         let asked = if args.yes || args.change.dry_run {
             Ok(())
         } else {
@@ -270,12 +265,8 @@ impl Drop for Draft {
     }
 }
 
-/// Runs `$VISUAL`, `$EDITOR` or vi on a file. The variable may hold arguments, so a shell reads it.
-fn open_editor(path: &Path) -> Result<()> {
-    let editor = ["VISUAL", "EDITOR"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
-        .unwrap_or_else(|| "vi".to_owned());
+/// Runs the editor on a file. Its command may hold arguments, so a shell reads it.
+fn open_editor(editor: &str, path: &Path) -> Result<()> {
     let refuse = |why: String| {
         Failure::new(Exit::Refused, format!("the editor {editor:?} {why}; nothing was changed"))
             .with_hint("name another one in EDITOR")
