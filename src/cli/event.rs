@@ -343,17 +343,19 @@ fn subject(subject: &Subject) -> String {
     format!("{} {}", subject.r#type.as_str(), subject.name)
 }
 
+/// What the event says of itself, as words; what is empty, or only repeats the subject, is left out.
 fn detail(data: &Value) -> String {
-    match data {
-        Value::Object(members) => {
-            let words = members.iter().filter(|(_, value)| !value.is_null());
-            or_none(Some(
-                &words
-                    .map(|(key, value)| format!("{key}={}", plain(value)))
-                    .collect::<Vec<_>>()
-                    .join(" "),
-            ))
-        }
-        other => plain(other),
-    }
+    let Value::Object(members) = data else { return plain(data) };
+    let words = members.iter().filter_map(|(key, value)| {
+        let text = match value {
+            Value::Null => return None,
+            Value::Object(inner) if inner.is_empty() => return None,
+            Value::Array(inner) if inner.is_empty() => return None,
+            // a thing with a name is that name
+            Value::Object(inner) => inner.get("name").map_or_else(|| value.to_string(), plain),
+            other => plain(other),
+        };
+        Some(format!("{key}={text}"))
+    });
+    or_none(Some(&words.collect::<Vec<_>>().join(" ")))
 }

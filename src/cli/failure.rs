@@ -4,7 +4,7 @@ use std::io;
 
 use serde_json::Value;
 
-use super::text::{quoted, safe, safe_lines};
+use super::text::{plain, quoted, safe, safe_lines};
 use crate::error::Kind;
 
 /// The result of a command or a part of one.
@@ -152,10 +152,14 @@ impl Failure {
         let text = |key: &str| error.get(key).and_then(Value::as_str);
         let code = text("code").unwrap_or_default();
         let message = text("message").unwrap_or("the daemon reported a failure without a message");
+        // the rest of the fields follows, line by line
+        let message = match message.rsplit_once(", and ") {
+            Some((first, rest)) if rest.ends_with("more in details.fields") => first,
+            _ => message,
+        };
         let mut failure = Failure::new(Exit::of(code, status), message);
         failure.code = (!code.is_empty()).then(|| code.to_owned());
-        failure.hint =
-            text("hint").filter(|hint| !hint.is_empty()).map(|hint| in_own_words(code, hint));
+        failure.hint = text("hint").and_then(|hint| in_own_words(code, hint));
         let details = error.get("details").unwrap_or(&Value::Null);
         failure.notes = notes(code, message, details);
         if let Some(id) = text("request_id").filter(|_| code == Kind::Internal.code()) {
@@ -211,6 +215,10 @@ impl Failure {
     }
 }
 
+/// Details with a form of their own, and those that say nothing to a person.
+const SHOWN: [&str; 9] =
+    ["fields", "task", "operation", "principal", "libvirt", "vms", "nearest", "etag", "vm"];
+
 /// What `details` hold that helps a person.
 fn notes(code: &str, message: &str, details: &Value) -> Vec<String> {
     let mut notes = Vec::new();
@@ -240,25 +248,36 @@ fn notes(code: &str, message: &str, details: &Value) -> Vec<String> {
         let names: Vec<String> = vms.iter().filter_map(Value::as_str).map(quoted).collect();
         notes.push(format!("used by: {}", names.join(", ")));
     }
+    for (key, value) in details.as_object().into_iter().flatten() {
+        let value = plain(value);
+        if !SHOWN.contains(&key.as_str()) && !message.contains(&value) {
+            notes.push(format!("{key}: {value}"));
+        }
+    }
     notes
 }
 
-/// The daemon's general hints speak of the API; this says the same of the command line.
-fn in_own_words(code: &str, hint: &str) -> String {
+/// The daemon's general hints speak of the API; this says the same of the command line, and nothing
+/// where they only point at details that are shown anyway.
+fn in_own_words(code: &str, hint: &str) -> Option<String> {
     let kind = Kind::from_code(code).filter(|kind| kind.hint() == hint);
     let own = match kind {
+        Some(Kind::InvalidRequest | Kind::LibvirtRefused) => "",
         Some(Kind::VmNotFound) => "list the virtual machines with `vapor vm list`",
         Some(Kind::PoolNotFound) => "list the pools with `vapor pool list`",
         Some(Kind::NetworkNotFound) => "list the networks with `vapor network list`",
         Some(Kind::TaskNotFound) => "list the tasks with `vapor task list`",
+        Some(Kind::RouteNotFound) => "list the paths with `vapor api GET /openapi.json`",
         Some(Kind::TaskFinished) => "its result is shown by `vapor task show`",
+        Some(Kind::VmBusy) => "wait for that task, or cancel it with `vapor task cancel`",
         Some(Kind::VmHasSnapshots) => "delete them first, or say --remove-snapshots",
         Some(Kind::VmHasSavedState) => "start it once, or say --remove-saved-state",
         Some(Kind::GuestTimeout) => "repeat with --force, or with a longer --timeout",
         Some(Kind::PreconditionFailed) => "it was changed in the meantime: look at it, and repeat",
+        Some(Kind::Internal) => "report it with the request id; the daemon's log says more",
         _ => hint,
     };
-    own.to_owned()
+    (!own.is_empty()).then(|| own.to_owned())
 }
 
 /// `details.task` is an id, or an object that has one.
@@ -323,6 +342,7 @@ mod tests {
         let shown = Failure::reported(&error, Some(400)).render();
         assert_eq!(shown.matches("must be at least 16").count(), 1, "{shown}");
         assert!(shown.contains("  vcpus: is missing\n"), "{shown}");
+        assert!(shown.starts_with("error: memory: must be at least 16\n"), "{shown}");
     }
 
     #[test]

@@ -55,7 +55,9 @@ pub fn render(cx: &Context, plan: &Plan) -> String {
         let titles = ["FIELD", "FROM", "TO", "EFFECT", ""].map(|title| (title, false));
         let _ = write!(text, "\n{}", table(&titles, rows));
     }
-    if !plan.xml_diff.is_empty() {
+    // that a deletion takes every line away needs no showing, unless it is asked for
+    let whole = plan.operation.ends_with(".delete") && cx.format != Format::Wide;
+    if !plan.xml_diff.is_empty() && !whole {
         let _ = writeln!(text, "\ndefinition:");
         for line in plan.xml_diff.lines() {
             let _ = writeln!(text, "{}", diff_line(cx, line));

@@ -171,10 +171,10 @@ fn took(task: &Task) -> String {
     match (task.started_at, task.finished_at) {
         (Some(start), Some(end)) => {
             let millis = end.as_millisecond().saturating_sub(start.as_millisecond()).max(0);
-            if millis < 10_000 {
-                format!("{:.1}s", millis as f64 / 1000.0)
-            } else {
-                seconds_short(millis.unsigned_abs() / 1000)
+            match millis.unsigned_abs() {
+                millis @ 0..1000 => format!("{millis}ms"),
+                millis @ 1000..10_000 => format!("{:.1}s", millis as f64 / 1000.0),
+                millis => seconds_short(millis / 1000),
             }
         }
         _ => super::text::NONE.to_owned(),

@@ -211,9 +211,12 @@ fn a_dry_run_is_shown_and_its_blockers_decide_the_exit_code() {
         free.out,
         "plan: vm.delete of \"web1\" (dry run, nothing is changed)\n\n\
          FIELD   FROM  TO    EFFECT\nmemory  2048  4096  next boot  no balloon\n\n\
-         definition:\n-<a/>\n+<b/>\n\nalso:\n  - the volume default/web1.qcow2 is deleted\n"
+         also:\n  - the volume default/web1.qcow2 is deleted\n"
     );
     assert!(free.seen[0].line.ends_with("?dry_run=true"));
+    let wide =
+        run(&["vm", "delete", "web1", "--dry-run", "-o", "wide"], |_, _| data(plan(json!([]))));
+    assert!(wide.out.contains("\ndefinition:\n-<a/>\n+<b/>\n"), "{}", wide.out);
     let blockers = json!([{"code": "VM_BUSY", "message": "busy", "hint": "wait"}]);
     let blocked =
         run(&["vm", "delete", "web1", "--dry-run"], move |_, _| data(plan(blockers.clone())));

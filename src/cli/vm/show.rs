@@ -158,7 +158,11 @@ fn state(cx: &Context, vm: &Vm) -> String {
         VmState::Crashed => Style::Red,
     };
     let word = cx.paint(style, vm.state.as_str());
-    if vm.state_reason.is_empty() { word } else { format!("{word} ({})", safe(&vm.state_reason)) }
+    if matches!(vm.state_reason.as_str(), "" | "unknown") {
+        word
+    } else {
+        format!("{word} ({})", safe(&vm.state_reason))
+    }
 }
 
 fn with_max(value: String, max: String) -> String {
