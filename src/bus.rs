@@ -344,6 +344,12 @@ mod tests {
         bus.publish(vec![event(kind); count]).await.unwrap();
     }
 
+    /// The next delivery; a subscriber that hears nothing must fail the test, not stop it.
+    async fn hear(stream: &mut (impl Stream<Item = Delivery> + Unpin)) -> Option<Delivery> {
+        let next = tokio::time::timeout(Duration::from_secs(20), stream.next());
+        next.await.expect("nothing is heard")
+    }
+
     fn seq(delivery: Option<Delivery>) -> u64 {
         match delivery {
             Some(Delivery::Event(event)) => event.seq,
@@ -365,7 +371,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(number * 5)).await;
                 let mut stream = pin!(bus.subscribe(Some(number), EventFilter::default()));
                 for expected in number + 1..=5 + PUBLISHERS * EACH {
-                    assert_eq!(seq(stream.next().await), expected, "subscriber {number}");
+                    assert_eq!(seq(hear(&mut stream).await), expected, "subscriber {number}");
                     if number % 2 == 0 && expected % 50 == 0 {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
@@ -399,11 +405,11 @@ mod tests {
         publish(&bus, "vm.stopped", 1).await;
         let filter = EventFilter { kinds: vec!["vm.*".to_owned()], ..EventFilter::default() };
         let mut stream = pin!(bus.subscribe(Some(0), filter));
-        assert_eq!(seq(stream.next().await), 1);
-        assert_eq!(seq(stream.next().await), 302);
+        assert_eq!(seq(hear(&mut stream).await), 1);
+        assert_eq!(seq(hear(&mut stream).await), 302);
         publish(&bus, "pool.started", 1).await;
         publish(&bus, "vm.started", 1).await;
-        assert_eq!(seq(stream.next().await), 304);
+        assert_eq!(seq(hear(&mut stream).await), 304);
     }
 
     #[tokio::test]
@@ -412,7 +418,7 @@ mod tests {
         publish(&bus, "vm.started", 3).await;
         let mut stream = pin!(bus.subscribe(None, EventFilter::default()));
         publish(&bus, "vm.stopped", 1).await;
-        assert_eq!(seq(stream.next().await), 4);
+        assert_eq!(seq(hear(&mut stream).await), 4);
     }
 
     #[tokio::test]
@@ -420,12 +426,12 @@ mod tests {
         let (_folder, bus) = bus(4);
         let mut slow = pin!(bus.subscribe(Some(0), EventFilter::default()));
         publish(&bus, "vm.started", 2).await;
-        assert_eq!(seq(slow.next().await), 1);
-        assert_eq!(seq(slow.next().await), 2);
+        assert_eq!(seq(hear(&mut slow).await), 1);
+        assert_eq!(seq(hear(&mut slow).await), 2);
         publish(&bus, "vm.started", 18).await;
         bus.store.prune(Timestamp::now(), 10).await.unwrap();
-        assert_eq!(slow.next().await, Some(Delivery::Gap(Gap { from: 3, to: 10 })));
-        assert_eq!(seq(slow.next().await), 11);
+        assert_eq!(hear(&mut slow).await, Some(Delivery::Gap(Gap { from: 3, to: 10 })));
+        assert_eq!(seq(hear(&mut slow).await), 11);
         let page = bus.page(&EventQuery { since: 5, ..EventQuery::default() }).await.unwrap();
         assert_eq!(page.gap, Some(Gap { from: 6, to: 10 }));
         assert_eq!(page.events[0].seq, 11);
@@ -434,9 +440,9 @@ mod tests {
         assert_eq!(page.gap, None);
         bus.store.prune(Timestamp::now(), 0).await.unwrap();
         let mut late = pin!(bus.subscribe(Some(18), EventFilter::default()));
-        assert_eq!(late.next().await, Some(Delivery::Gap(Gap { from: 19, to: 20 })));
+        assert_eq!(hear(&mut late).await, Some(Delivery::Gap(Gap { from: 19, to: 20 })));
         publish(&bus, "vm.started", 1).await;
-        assert_eq!(seq(late.next().await), 21);
+        assert_eq!(seq(hear(&mut late).await), 21);
     }
 
     #[tokio::test]
@@ -445,9 +451,9 @@ mod tests {
         publish(&bus, "vm.started", 2).await;
         let gap = Gap { from: 3, to: 500 };
         let mut stream = pin!(bus.subscribe(Some(500), EventFilter::default()));
-        assert_eq!(stream.next().await, Some(Delivery::Gap(gap)));
+        assert_eq!(hear(&mut stream).await, Some(Delivery::Gap(gap)));
         publish(&bus, "vm.started", 1).await;
-        assert_eq!(seq(stream.next().await), 3);
+        assert_eq!(seq(hear(&mut stream).await), 3);
         let page = bus.page(&EventQuery { since: 501, ..EventQuery::default() }).await.unwrap();
         assert_eq!((page.gap, page.next), (Some(Gap { from: 4, to: 501 }), 3));
     }
@@ -501,7 +507,7 @@ mod tests {
         };
         assert!(futures_util::poll!(stream.next()).is_pending());
         bus.close();
-        assert_eq!(stream.next().await, None);
+        assert_eq!(hear(&mut stream).await, None);
         assert!(waiting.await.unwrap().events.is_empty());
     }
 

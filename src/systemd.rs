@@ -117,6 +117,7 @@ pub fn take_listeners() -> Result<Listeners> {
         }
         // SAFETY: systemd passed this descriptor to this process for its use, it is open (it was
         // just asked what it is), and TAKEN makes this the only place that ever owns it.
+        #[allow(unsafe_code, reason = "a descriptor inherited by number has no other way in")]
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         let ready = if unix {
             let listener = UnixListener::from(owned);

@@ -101,7 +101,47 @@ pub fn refusal(problems: Vec<Problem>) -> Error {
 
 fn to_value<T: serde::Serialize>(schema: &T) -> Value {
     // a schema that cannot be written would fail the test of the document first
-    serde_json::to_value(schema).unwrap_or(Value::Bool(true))
+    let mut schema = serde_json::to_value(schema).unwrap_or(Value::Bool(true));
+    tidy(&mut schema);
+    schema
+}
+
+/// Says of a schema what its derivation leaves out: a field that must be there cannot be null, and
+/// null is nobody's default. The document's schemas are tidied by the same function.
+pub fn tidy(schema: &mut Value) {
+    let Value::Object(members) = schema else { return };
+    if members.get("default").is_some_and(Value::is_null) {
+        members.remove("default");
+    }
+    let required = members.get("required").cloned().unwrap_or_default();
+    if let Some(Value::Object(properties)) = members.get_mut("properties") {
+        for (name, property) in properties {
+            tidy(property);
+            if required.as_array().is_some_and(|all| all.iter().any(|one| one == name)) {
+                not_null(property);
+            }
+        }
+    }
+}
+
+/// Takes the null out of a schema that allows it.
+pub fn not_null(schema: &mut Value) {
+    let Value::Object(schema) = schema else { return };
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(branches)) = schema.get_mut("oneOf") {
+        branches.retain(|branch| branch.get("type").is_none_or(|only| only != "null"));
+        if let [Value::Object(only)] = branches.as_slice() {
+            let only = only.clone();
+            schema.remove("oneOf");
+            schema.extend(only);
+        }
+    }
 }
 
 struct Check<'a> {
@@ -400,6 +440,14 @@ mod tests {
         assert_eq!(refusal(found).kind(), Kind::InvalidName);
         let found = Contract::of::<CreateVm>().check(&json!({"name":7,"memory":512,"vcpus":1}));
         assert_eq!(refusal(found).kind(), Kind::InvalidRequest);
+    }
+
+    #[test]
+    fn what_must_be_there_cannot_be_null() {
+        let body = json!({"name": null, "memory": 512, "vcpus": null});
+        let fields: Vec<_> =
+            problems::<CreateVm>(&body).into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["name", "vcpus"]);
     }
 
     #[test]

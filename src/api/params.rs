@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 use utoipa::openapi::path::ParameterIn;
 
-use super::contract::{Contract, refusal};
+use super::contract::{Contract, not_null, refusal};
 use crate::error::{Error, Result};
 
 static CONTRACTS: LazyLock<RwLock<HashMap<TypeId, &'static Contract>>> =
@@ -27,7 +27,7 @@ fn contract<P: IntoParams + 'static>() -> &'static Contract {
     let mut required = Vec::new();
     for parameter in P::into_params(|| Some(ParameterIn::Query)) {
         let mut schema = serde_json::to_value(&parameter.schema).unwrap_or_default();
-        not_null(&mut schema);
+        not_null(&mut schema); // a parameter is there or it is not
         if parameter.required == utoipa::openapi::Required::True {
             required.push(Value::from(parameter.name.clone()));
         }
@@ -39,26 +39,6 @@ fn contract<P: IntoParams + 'static>() -> &'static Contract {
     let mut known = CONTRACTS.write().unwrap_or_else(PoisonError::into_inner);
     known.insert(TypeId::of::<P>(), contract);
     contract
-}
-
-/// A parameter is there or it is not; it cannot be null.
-pub fn not_null(schema: &mut Value) {
-    let Value::Object(schema) = schema else { return };
-    if let Some(Value::Array(types)) = schema.get_mut("type") {
-        types.retain(|name| name != "null");
-        if let [only] = types.as_slice() {
-            let only = only.clone();
-            schema.insert("type".to_owned(), only);
-        }
-    }
-    if let Some(Value::Array(branches)) = schema.get_mut("oneOf") {
-        branches.retain(|branch| branch.get("type").is_none_or(|only| only != "null"));
-        if let [Value::Object(only)] = branches.as_slice() {
-            let only = only.clone();
-            schema.remove("oneOf");
-            schema.extend(only);
-        }
-    }
 }
 
 /// Decodes a query string as HTML forms encode it.

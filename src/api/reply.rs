@@ -81,7 +81,7 @@ pub fn raw(content_type: &'static str, body: impl Into<Body>) -> Response {
 }
 
 /// A whole JSON body with 200.
-fn json(body: Bytes) -> Response {
+pub fn json(body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::event::LibvirtEvent;
 use super::ffi;
-use super::lane::{Job, Lane, LaneGauge, LanePool, Refusal};
+use super::lane::{Allowance, Job, Lane, LaneGauge, LanePool, Refusal, Ticket};
 use super::session::Session;
 use super::supervisor::{self, Signal};
 use crate::error::{Error, Kind, Result};
@@ -75,11 +75,9 @@ pub(super) struct Shared {
     pub(super) ended: AtomicBool,
 }
 
-/// What happens when a call outlives its deadline.
-#[derive(Clone, Copy)]
-enum Patience {
-    Deadline,
-    ToTheEnd,
+/// The closure was dropped without an answer: it panicked.
+fn died(_: oneshot::error::RecvError) -> Error {
+    Error::internal("a libvirt job ended without an answer")
 }
 
 struct Inner {
@@ -184,38 +182,53 @@ impl Hypervisor {
         deadline: Duration,
         f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run_within(lane, deadline, Patience::Deadline, f).await
+        let (pool, ticket, mut answer) = self.submit(lane, Allowance::Altogether(deadline), f)?;
+        match tokio::time::timeout(deadline, &mut answer).await {
+            Ok(answer) => answer.map_err(died)?,
+            Err(_) => Err(match pool.give_up(&self.0.shared, &ticket) {
+                Refusal::NeverBegan => Error::new(
+                    Kind::TooManyRequests,
+                    format!("no libvirt worker was free within {deadline:?}; nothing was done"),
+                )
+                .with_retry_after(Duration::from_secs(1)),
+                Refusal::StillRunning => Error::new(
+                    Kind::LibvirtTimeout,
+                    format!("libvirt did not answer within {deadline:?}"),
+                ),
+            }),
+        }
     }
 
     /// Like [`Hypervisor::run`], for the work of an operation, whose outcome somebody has to know:
-    /// waits as long as the call takes. A call that takes longer than `slow` gets a spare worker
-    /// in its place, so that it delays nobody else.
+    /// waits as long as queue and call take. A call that takes longer than `slow` gets a spare
+    /// worker in its place, so that it delays nobody else.
     ///
     /// # Errors
-    /// Those of [`Hypervisor::run`] but `LibvirtTimeout`.
+    /// Those of [`Hypervisor::run`] but `LibvirtTimeout`; `TooManyRequests` only for a full queue.
     pub async fn run_to_end<T: Send + 'static>(
         &self,
         lane: Lane,
         slow: Duration,
         f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run_within(lane, slow, Patience::ToTheEnd, f).await
+        let (_, _, answer) = self.submit(lane, Allowance::Running(slow), f)?;
+        answer.await.map_err(died)?
     }
 
-    async fn run_within<T: Send + 'static>(
+    /// Queues the closure; the receiver gets its outcome.
+    fn submit<T: Send + 'static>(
         &self,
         lane: Lane,
-        deadline: Duration,
-        patience: Patience,
+        allowance: Allowance,
         f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    ) -> Result<(&Arc<LanePool>, Arc<Ticket>, oneshot::Receiver<Result<T>>)> {
         let shared = &self.0.shared;
         if shared.stopping.load(Ordering::SeqCst) || !shared.status.borrow().connected {
             return Err(shared.unavailable());
         }
         let pool = &shared.lanes[lane.index()];
-        let (reply, mut answer) = oneshot::channel();
-        let (job, ticket) = Job::new(deadline, move |session: Result<&Session>| {
+        let (reply, answer) = oneshot::channel();
+        let (job, ticket) = Job::new(allowance, move |session: Result<&Session>| {
             let outcome = session.and_then(f);
             let lost = matches!(&outcome, Err(error) if error.kind() == Kind::LibvirtUnavailable);
             // The caller may have given up; the work is done all the same.
@@ -223,23 +236,7 @@ impl Hypervisor {
             lost
         });
         pool.submit(shared, job)?;
-        // The closure was dropped without an answer: it panicked.
-        let died = |_| Error::internal("a libvirt job ended without an answer");
-        match tokio::time::timeout(deadline, &mut answer).await {
-            Ok(answer) => answer.map_err(died)?,
-            Err(_) => match (pool.give_up(shared, &ticket), patience) {
-                (Refusal::NeverBegan, _) => Err(Error::new(
-                    Kind::TooManyRequests,
-                    format!("no libvirt worker was free within {deadline:?}; nothing was done"),
-                )
-                .with_retry_after(Duration::from_secs(1))),
-                (Refusal::StillRunning, Patience::ToTheEnd) => answer.await.map_err(died)?,
-                (Refusal::StillRunning, Patience::Deadline) => Err(Error::new(
-                    Kind::LibvirtTimeout,
-                    format!("libvirt did not answer within {deadline:?}"),
-                )),
-            },
-        }
+        Ok((pool, ticket, answer))
     }
 
     /// Whether libvirt answers, and since when.

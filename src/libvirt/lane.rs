@@ -106,20 +106,38 @@ type Work = Box<dyn FnOnce(Result<&Session>) -> bool + Send>;
 /// One call on its way.
 pub(super) struct Job {
     ticket: Arc<Ticket>,
-    due: Instant,
+    queued: Instant,
+    allowance: Allowance,
     work: Work,
+}
+
+/// When a job that runs counts as stuck.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Allowance {
+    /// Its caller waits this long, in the queue and in the call together.
+    Altogether(Duration),
+    /// Its caller waits to the end; the call is slow after this long.
+    Running(Duration),
 }
 
 impl Job {
     pub(super) fn new(
-        deadline: Duration,
+        allowance: Allowance,
         work: impl FnOnce(Result<&Session>) -> bool + Send + 'static,
     ) -> (Job, Arc<Ticket>) {
         let ticket = Arc::new(Ticket(AtomicU8::new(QUEUED)));
-        let now = Instant::now();
+        let queued = Instant::now();
+        (Job { ticket: Arc::clone(&ticket), queued, allowance, work: Box::new(work) }, ticket)
+    }
+
+    /// When this job, if it begins now, counts as stuck.
+    fn due(&self) -> Instant {
+        let (from, allowed) = match self.allowance {
+            Allowance::Altogether(allowed) => (self.queued, allowed),
+            Allowance::Running(allowed) => (Instant::now(), allowed),
+        };
         // A deadline beyond the clock's range is as good as a very long one.
-        let due = now.checked_add(deadline).unwrap_or(now + Duration::from_secs(86_400));
-        (Job { ticket: Arc::clone(&ticket), due, work: Box::new(work) }, ticket)
+        from.checked_add(allowed).unwrap_or(from + Duration::from_secs(86_400))
     }
 
     fn refuse(self, error: Error) {
@@ -351,7 +369,7 @@ impl LanePool {
                 if !job.ticket.claim(BEGUN) {
                     continue;
                 }
-                state.workers[index] = Some(Worker::Running { due: job.due });
+                state.workers[index] = Some(Worker::Running { due: job.due() });
                 return Some(job);
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);

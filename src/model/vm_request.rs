@@ -15,7 +15,7 @@ use super::{DiskDevice, LabelKey, LabelValue, NicSourceType, ResourceName, VmNam
 pub struct CreateVm {
     #[schema(required)]
     pub name: Option<VmName>,
-    #[schema(max_length = 8192)]
+    #[schema(max_length = 8192, pattern = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\uFFFE\uFFFF]*$")]
     pub description: Option<String>,
     /// MiB.
     #[schema(required, minimum = 16, maximum = 67108864)]
@@ -62,7 +62,7 @@ pub struct CreateVm {
 pub struct CreateVmFull {
     pub name: VmName,
     #[serde(default)]
-    #[schema(max_length = 8192)]
+    #[schema(max_length = 8192, pattern = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\uFFFE\uFFFF]*$")]
     pub description: Option<String>,
     /// MiB.
     #[schema(minimum = 16, maximum = 67108864)]
@@ -195,7 +195,7 @@ pub struct DirectBoot {
     #[serde(default)]
     pub initrd: Option<VolumeRef>,
     #[serde(default)]
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, pattern = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\uFFFE\uFFFF]*$")]
     pub cmdline: Option<String>,
 }
 
@@ -352,7 +352,7 @@ pub enum GraphicsType {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpdateVm {
-    #[schema(max_length = 8192)]
+    #[schema(max_length = 8192, pattern = r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\uFFFE\uFFFF]*$")]
     pub description: Option<String>,
     /// MiB; live where the balloon allows it.
     #[schema(minimum = 16, maximum = 67108864)]

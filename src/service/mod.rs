@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::bus::Bus;
 use crate::model::{Plan, Principal, Task};
-use crate::store::Idempotency;
+pub use crate::store::{Idempotency, TaskQuery};
 
 pub use host::HostService;
 pub use network::NetworkService;

@@ -130,13 +130,10 @@ fn settle(
 /// Asks one guest, in one hop.
 async fn ask(hypervisor: &Hypervisor, record: &VmRecord) -> Result<RuntimeDetails> {
     let uuid = record.vm.uuid;
-    let has_channel = record.xml.contains("org.qemu.guest_agent.0");
-    let connected =
-        record.xml.contains("state='connected'") || record.xml.contains("state=\"connected\"");
     let known = record.vm.runtime_details.clone().unwrap_or_default();
     let macs: Vec<String> = record.vm.networks.iter().map(|nic| nic.mac.clone()).collect();
     let deadline = Duration::from_secs(u64::from(AGENT_SECONDS) * 3 + 2);
-    let (info, interfaces, state) = if has_channel && connected {
+    let (info, interfaces, state) = if record.guest_agent == GuestAgentState::Connected {
         hypervisor
             .run(Lane::Agent, deadline, move |session| {
                 let info = match agent::guest_info(session, uuid, AGENT_SECONDS) {
@@ -151,10 +148,8 @@ async fn ask(hypervisor: &Hypervisor, record: &VmRecord) -> Result<RuntimeDetail
                 Ok((Some(info), interfaces, GuestAgentState::Connected))
             })
             .await?
-    } else if has_channel {
-        (None, Vec::new(), GuestAgentState::NotConnected)
     } else {
-        (None, Vec::new(), GuestAgentState::NotConfigured)
+        (None, Vec::new(), record.guest_agent)
     };
     let mut addresses = addresses(&interfaces, "agent");
     if addresses.is_empty() && !macs.is_empty() {

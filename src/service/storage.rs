@@ -21,7 +21,7 @@ use crate::model::{Plan, Pool, PoolState, ResourceName, Subject, SubjectType, Vo
 use crate::xml;
 
 /// A libvirt call of an operation that takes longer gets a spare worker in its place.
-pub(crate) const SLOW_CALL: Duration = Duration::from_secs(20);
+pub(crate) const SLOW_CALL: Duration = Duration::from_secs(5);
 
 const GIB: u64 = 1 << 30;
 

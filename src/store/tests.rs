@@ -7,7 +7,9 @@ use serde_json::json;
 use super::*;
 use crate::model::{Progress, Subject, SubjectType, TaskStatus};
 
+mod batches;
 mod data;
+mod faults;
 
 /// A folder that is removed at the end, and the database's path in it.
 fn place() -> (tempfile::TempDir, PathBuf) {

@@ -102,3 +102,91 @@ fn enum_values(element: Option<&Element<'_>>, name: &str) -> Vec<String> {
         .map(|found| found.children("value").map(|value| value.text().trim().to_owned()).collect())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! corpus {
+        ($file:literal) => {
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/host/", $file))
+        };
+    }
+
+    #[test]
+    fn a_qemu_hosts_guests_are_told_with_all_their_machines() {
+        let found = parse_capabilities(corpus!("capabilities-qemu.xml")).unwrap();
+        assert_eq!(found.architecture, "x86_64");
+        let architectures: Vec<_> = found.guests.iter().map(|g| g.architecture.as_str()).collect();
+        assert_eq!(architectures, ["i686", "x86_64"]);
+        let guest = &found.guests[1];
+        assert_eq!(guest.emulator, "/usr/bin/qemu-system-x86_64");
+        assert_eq!(guest.domain_types, ["qemu", "kvm"]);
+        assert_eq!(
+            guest.machines,
+            ["pc-i440fx-10.0", "pc", "pc-q35-9.1", "pc-q35-10.0", "q35", "isapc", "microvm"]
+        );
+    }
+
+    #[test]
+    fn the_test_drivers_guests_are_told() {
+        let found = parse_capabilities(corpus!("capabilities-test.xml")).unwrap();
+        assert_eq!(found.architecture, "i686");
+        assert_eq!(found.guests.len(), 1);
+        assert_eq!(found.guests[0].domain_types, ["test"]);
+    }
+
+    #[test]
+    fn machines_and_emulators_of_a_domain_type_count_too() {
+        let xml = "<capabilities><guest><os_type>hvm</os_type><arch name='s390x'>
+            <machine>a</machine><domain type='kvm'><emulator>/e</emulator>
+            <machine canonical='c'>b</machine></domain></arch></guest>
+            <guest><os_type>exe</os_type><arch name='x86_64'/></guest></capabilities>";
+        let found = parse_capabilities(xml).unwrap();
+        assert_eq!(found.guests.len(), 1);
+        assert_eq!(found.guests[0].emulator, "/e");
+        assert_eq!(found.guests[0].machines, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn domain_capabilities_leave_out_what_is_not_supported() {
+        let found = parse_domain_capabilities(corpus!("domcapabilities-q35.xml")).unwrap();
+        assert_eq!(
+            found,
+            DomainCapabilities {
+                emulator: "/usr/bin/qemu-system-x86_64".to_owned(),
+                domain_type: "qemu".to_owned(),
+                machine: "pc-q35-10.0".to_owned(),
+                architecture: "x86_64".to_owned(),
+                max_vcpus: 4096,
+                firmware: words("efi"),
+                cpu_modes: words("maximum host-model custom"),
+                disk_buses: words("fdc scsi virtio usb sata"),
+                graphics: words("sdl vnc egl-headless dbus"),
+                video_models: words("vga cirrus vmvga virtio none bochs ramfb"),
+                rng_backends: words("random egd builtin"),
+                has_tpm: true,
+            }
+        );
+    }
+
+    #[test]
+    fn a_device_that_is_not_supported_has_no_values() {
+        let xml = "<domainCapabilities><domain>test</domain><arch>i686</arch><devices>
+            <graphics supported='no'><enum name='type'><value>vnc</value></enum></graphics>
+            <tpm supported='no'/></devices></domainCapabilities>";
+        let found = parse_domain_capabilities(xml).unwrap();
+        assert!(found.graphics.is_empty() && found.disk_buses.is_empty() && !found.has_tpm);
+        assert_eq!((found.domain_type.as_str(), found.max_vcpus), ("test", 0));
+    }
+
+    #[test]
+    fn another_document_is_refused() {
+        assert!(parse_capabilities("<domainCapabilities/>").is_err());
+        assert!(parse_domain_capabilities("<capabilities/>").is_err());
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+}

@@ -2,6 +2,8 @@
 //! differs between the running one and the next boot ([`pending`]).
 
 pub mod author;
+#[cfg(test)]
+mod corpus;
 pub mod edit;
 pub mod pending;
 pub mod view;

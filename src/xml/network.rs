@@ -80,3 +80,74 @@ fn prefix_of(mask: Ipv4Addr) -> Option<u8> {
     }
     u8::try_from(ones).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_network_is_read() {
+        let network = parse_network(
+            "<network connections='2'>
+  <name>default</name>
+  <uuid>dd8fe884-6c02-601e-7551-cca97df1c5df</uuid>
+  <forward mode='nat' dev='eth0'>
+    <nat><port start='1024' end='65535'/></nat>
+    <interface dev='eth0'/>
+  </forward>
+  <bridge name='virbr0' stp='on' delay='0'/>
+  <mac address='52:54:00:8f:aa:bb'/>
+  <ip address='192.168.122.1' netmask='255.255.255.0'>
+    <dhcp>
+      <range start='192.168.122.2' end='192.168.122.254'><lease expiry='0'/></range>
+      <host mac='52:54:00:00:00:01' ip='192.168.122.10'/>
+    </dhcp>
+  </ip>
+  <ip family='ipv6' address='2001:db8:ca2:2::1' prefix='64'/>
+</network>",
+        )
+        .unwrap();
+        assert_eq!(network.name, "default");
+        assert_eq!(network.uuid.to_string(), "dd8fe884-6c02-601e-7551-cca97df1c5df");
+        assert_eq!(network.bridge.as_deref(), Some("virbr0"));
+        assert_eq!(network.forward.mode, "nat");
+        assert_eq!(network.forward.device.as_deref(), Some("eth0"));
+        assert_eq!(network.addresses, ["192.168.122.1/24", "2001:db8:ca2:2::1/64"]);
+        let range =
+            DhcpRange { start: "192.168.122.2".to_owned(), end: "192.168.122.254".to_owned() };
+        assert_eq!(network.dhcp_ranges, [range]);
+    }
+
+    #[test]
+    fn how_a_network_reaches_the_outside_is_told() {
+        let forward = |inner: &str| {
+            let network = parse_network(&format!("<network>{inner}</network>")).unwrap();
+            (network.forward.mode, network.forward.device)
+        };
+        assert_eq!(forward(""), ("isolated".to_owned(), None));
+        assert_eq!(forward("<forward/>"), ("nat".to_owned(), None));
+        assert_eq!(
+            forward("<forward mode='passthrough'><interface dev='eth10'/></forward>"),
+            ("passthrough".to_owned(), Some("eth10".to_owned()))
+        );
+    }
+
+    #[test]
+    fn addresses_have_libvirts_prefixes() {
+        let addresses =
+            |ip: &str| parse_network(&format!("<network><ip {ip}/></network>")).unwrap().addresses;
+        assert_eq!(addresses("address='10.0.0.1' prefix='20'"), ["10.0.0.1/20"]);
+        assert_eq!(addresses("address='10.0.0.1' netmask='255.255.255.255'"), ["10.0.0.1/32"]);
+        assert_eq!(addresses("address='10.0.0.1' netmask='0.0.0.0'"), ["10.0.0.1/0"]);
+        assert_eq!(addresses("address='10.0.0.1'"), ["10.0.0.1/8"]);
+        assert_eq!(addresses("address='172.16.0.1'"), ["172.16.0.1/16"]);
+        assert_eq!(addresses("family='ipv6' address='fd00::1'"), ["fd00::1/64"]);
+        assert!(addresses("address='10.0.0.1' netmask='255.0.255.0'").is_empty());
+        assert!(addresses("address='x'").is_empty());
+    }
+
+    #[test]
+    fn another_document_is_refused() {
+        assert!(parse_network("<networks/>").is_err());
+    }
+}

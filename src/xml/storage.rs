@@ -95,3 +95,134 @@ pub fn author_volume(spec: &VolumeSpec) -> Result<String> {
         .with_children(backing)
         .into_xml()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_pool_is_read_with_its_sizes() {
+        let pool = parse_pool(
+            "<pool type='dir'>
+  <name>a &amp; b</name>
+  <uuid>dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566</uuid>
+  <capacity unit='bytes'>107374182400</capacity>
+  <allocation unit='KiB'>4</allocation>
+  <available>107374178304</available>
+  <source>
+  </source>
+  <target>
+    <path>/var/lib/libvirt/images</path>
+    <permissions><mode>0711</mode></permissions>
+  </target>
+</pool>",
+        )
+        .unwrap();
+        assert_eq!((pool.name.as_str(), pool.r#type.as_str()), ("a & b", "dir"));
+        assert_eq!(pool.uuid.to_string(), "dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566");
+        assert_eq!(
+            (pool.capacity_bytes, pool.allocation_bytes, pool.available_bytes),
+            (107_374_182_400, 4096, 107_374_178_304)
+        );
+        assert_eq!(pool.target_path.as_deref(), Some("/var/lib/libvirt/images"));
+    }
+
+    #[test]
+    fn a_pool_without_a_place_on_the_host_has_none() {
+        let pool = parse_pool(
+            "<pool type='rbd'><name>p</name><source><host name='h'/><name>rbd</name></source></pool>",
+        )
+        .unwrap();
+        assert_eq!((pool.name.as_str(), pool.target_path), ("p", None));
+        assert_eq!(pool.capacity_bytes, 0);
+    }
+
+    #[test]
+    fn a_volume_is_read_with_its_backing_file() {
+        let volume = parse_volume(
+            "default",
+            "<volume type='file'>
+  <name>web.qcow2</name>
+  <key>/images/web.qcow2</key>
+  <capacity unit='bytes'>10737418240</capacity>
+  <allocation unit='bytes'>200704</allocation>
+  <physical unit='bytes'>196616</physical>
+  <target>
+    <path>/images/web.qcow2</path>
+    <format type='qcow2'/>
+  </target>
+  <backingStore>
+    <path>/images/base.qcow2</path>
+    <format type='qcow2'/>
+  </backingStore>
+</volume>",
+        )
+        .unwrap();
+        assert_eq!((volume.pool.as_str(), volume.name.as_str()), ("default", "web.qcow2"));
+        assert_eq!(
+            (volume.key.as_str(), volume.path.as_str()),
+            ("/images/web.qcow2", "/images/web.qcow2")
+        );
+        assert_eq!((volume.r#type.as_str(), volume.format.as_deref()), ("file", Some("qcow2")));
+        assert_eq!((volume.capacity_bytes, volume.allocation_bytes), (10_737_418_240, 200_704));
+        assert_eq!(volume.backing_path.as_deref(), Some("/images/base.qcow2"));
+    }
+
+    #[test]
+    fn another_document_is_refused() {
+        assert!(parse_pool("<volume/>").is_err());
+        assert!(parse_volume("p", "<pool/>").is_err());
+    }
+
+    fn spec() -> VolumeSpec {
+        VolumeSpec {
+            name: "<a> & 'b'".to_owned(),
+            capacity_bytes: 10 << 30,
+            format: DiskFormat::Qcow2,
+            sparse: true,
+            backing: Some(("/images/b&c".to_owned(), "raw".to_owned())),
+        }
+    }
+
+    #[test]
+    fn an_authored_volume_reads_as_it_was_specified() {
+        let volume = parse_volume("p", &author_volume(&spec()).unwrap()).unwrap();
+        assert_eq!(volume.name, "<a> & 'b'");
+        assert_eq!((volume.capacity_bytes, volume.allocation_bytes), (10 << 30, 0));
+        assert_eq!(volume.format.as_deref(), Some("qcow2"));
+        assert_eq!(volume.backing_path.as_deref(), Some("/images/b&c"));
+        let full = VolumeSpec { sparse: false, backing: None, ..spec() };
+        let volume = parse_volume("p", &author_volume(&full).unwrap()).unwrap();
+        assert_eq!((volume.allocation_bytes, volume.backing_path), (10 << 30, None));
+    }
+
+    #[test]
+    fn libvirts_schema_accepts_what_is_authored() {
+        if Command::new("virt-xml-validate").arg("--version").output().is_err() {
+            println!("skipped: needs virt-xml-validate");
+            return;
+        }
+        let plain = VolumeSpec {
+            name: "web1.raw".to_owned(),
+            format: DiskFormat::Raw,
+            backing: None,
+            ..spec()
+        };
+        for spec in [spec(), plain] {
+            let mut child = Command::new("virt-xml-validate")
+                .args(["-", "storagevol"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let xml = author_volume(&spec).unwrap();
+            child.stdin.take().unwrap().write_all(xml.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{output:?}\n{xml}");
+        }
+    }
+}

@@ -168,7 +168,9 @@ impl Actor {
         stale: Option<Stale>,
     ) -> Option<Arc<VmRecord>> {
         let uuid = fetched.brief.uuid;
-        if !fetched.brief.state.is_active() {
+        let known = self.picture.load().by_uuid.get(&uuid).map(|record| record.brief.id);
+        // Another id is another boot, even if its stop was never seen.
+        if !fetched.brief.state.is_active() || known.is_some_and(|id| id != fetched.brief.id) {
             self.runtime.remove(&uuid);
         }
         let around = Surroundings {

@@ -11,7 +11,7 @@ use super::picture::{PathEntry, VmRecord};
 use crate::error::{Error, Result};
 use crate::libvirt::Session;
 use crate::libvirt::domain::{self, DomainBrief, DomainFacts};
-use crate::model::{Pending, RuntimeDetails, Stale, Vm};
+use crate::model::{GuestAgentState, Pending, RuntimeDetails, Stale, Vm};
 use crate::service::page::stable_hash;
 use crate::store::VmRow;
 use crate::xml;
@@ -23,6 +23,8 @@ pub struct Fetched {
     pub snapshot_count: u32,
     pub vm: Vm,
     pub pending: Option<Pending>,
+    /// What the agent's channel says.
+    pub guest_agent: GuestAgentState,
     pub xml: Arc<str>,
     pub inactive_xml: Option<Arc<str>>,
 }
@@ -53,7 +55,8 @@ pub fn fetch_all(session: &Session) -> Result<Vec<Fetched>> {
 }
 
 fn parse(facts: DomainFacts) -> Result<Fetched> {
-    let vm = xml::domain::view::parse(&facts.xml)?;
+    let xml::domain::view::DomainView { vm, guest_agent, .. } =
+        xml::domain::view::read(&facts.xml)?;
     let pending = match &facts.inactive_xml {
         Some(inactive) => xml::domain::pending::pending(&vm, &xml::domain::view::parse(inactive)?),
         None => None,
@@ -63,6 +66,7 @@ fn parse(facts: DomainFacts) -> Result<Fetched> {
         snapshot_count: facts.snapshot_count,
         vm,
         pending,
+        guest_agent,
         xml: facts.xml.into(),
         inactive_xml: facts.inactive_xml.map(Into::into),
     })
@@ -156,6 +160,7 @@ fn finish(
         json,
         etag,
         brief: brief.clone(),
+        guest_agent: fetched.guest_agent,
         xml: fetched.xml.clone(),
         inactive_xml: fetched.inactive_xml.clone(),
         confirmed_at: around.stale.as_ref().map_or(around.now, |stale| stale.confirmed_at),
@@ -170,6 +175,7 @@ pub(super) fn facts_of(record: &VmRecord) -> Fetched {
         snapshot_count: record.vm.snapshot_count,
         vm: record.vm.clone(),
         pending: record.vm.pending.clone(),
+        guest_agent: record.guest_agent,
         xml: record.xml.clone(),
         inactive_xml: record.inactive_xml.clone(),
     }

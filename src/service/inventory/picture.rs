@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::domain::DomainBrief;
 use crate::model::host::{Capabilities, LibvirtStatus};
-use crate::model::{Network, Pool, Vm, Volume, VolumeRef};
+use crate::model::{GuestAgentState, Network, Pool, Vm, Volume, VolumeRef};
 
 /// One VM in the picture.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct VmRecord {
     pub etag: String,
     /// What the bulk reconcile compares with.
     pub brief: DomainBrief,
+    /// Whether the definition has a channel for the guest agent, and whether the guest opened it.
+    pub guest_agent: GuestAgentState,
     /// The running definition, or the only one of a stopped VM. Without secrets.
     pub xml: Arc<str>,
     /// The definition of the next boot, where the VM runs and is persistent.

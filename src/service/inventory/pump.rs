@@ -29,6 +29,9 @@ const EVENT_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a bulk fetch may take.
 const BULK_DEADLINE: Duration = Duration::from_secs(30);
 
+/// The pause before another try to fill the picture.
+const FILL_AGAIN: Duration = Duration::from_millis(500);
+
 /// How many VMs one hop fetches.
 const CHUNK: usize = 64;
 
@@ -52,7 +55,15 @@ pub(super) async fn run(
     let mut round = 0u32;
     // VMs whose facts could not be fetched in time.
     let mut owed: BTreeSet<Uuid> = BTreeSet::new();
+    // Set while a picture could not be filled although libvirt answers.
+    let mut again: Option<Instant> = None;
     loop {
+        let retry = async {
+            match again {
+                Some(moment) => tokio::time::sleep_until(moment).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             received = events.recv_many(&mut batch, 1024) => {
@@ -60,7 +71,15 @@ pub(super) async fn run(
                     return;
                 }
                 let happened = std::mem::take(&mut batch);
-                digest(&inventory, happened, &hints, &mut owed).await;
+                if !digest(&inventory, happened, &hints, &mut owed).await {
+                    again = Some(Instant::now() + FILL_AGAIN);
+                }
+            }
+            () = retry => {
+                let connected = inventory.hypervisor.status().connected;
+                let filled = connected && fill(&inventory).await;
+                // Without a connection the next one brings a fill of its own.
+                again = (connected && !filled).then(|| Instant::now() + FILL_AGAIN);
             }
             changed = status.changed() => {
                 if changed.is_err() {
@@ -77,8 +96,7 @@ pub(super) async fn run(
                     continue;
                 }
                 round = round.wrapping_add(1);
-                if !inventory.picture().filled || !inventory.picture().libvirt.connected {
-                    fill(&inventory).await;
+                if again.is_some() {
                     continue;
                 }
                 let reconciled = reconcile_vms(&inventory, &mut owed, &hints).await;
@@ -96,13 +114,14 @@ fn send(inventory: &Inventory, command: Command) {
     }
 }
 
-/// Fetches what a batch of events concerns, then announces the batch.
+/// Fetches what a batch of events concerns, then announces the batch. False if a new connection's
+/// picture could not be filled.
 async fn digest(
     inventory: &Inventory,
     happened: Vec<LibvirtEvent>,
     hints: &mpsc::UnboundedSender<RuntimeHint>,
     owed: &mut BTreeSet<Uuid>,
-) {
+) -> bool {
     let (mut vms, mut pools, mut networks, mut connected) = (BTreeSet::new(), false, false, false);
     for event in &happened {
         match event {
@@ -122,8 +141,9 @@ async fn digest(
             LibvirtEvent::NodeDevice { .. } => {}
         }
     }
+    let mut filled = true;
     if connected {
-        fill(inventory).await;
+        filled = fill(inventory).await;
     } else {
         fetch_some(inventory, vms.into_iter().collect(), owed).await;
         if pools && let Err(error) = refresh_storage(inventory).await {
@@ -134,6 +154,7 @@ async fn digest(
         }
     }
     send(inventory, Command::Announce(happened));
+    filled
 }
 
 /// Which events may bring news of the guest.
@@ -191,8 +212,8 @@ async fn fetch_some(inventory: &Inventory, vms: Vec<Uuid>, owed: &mut BTreeSet<U
     }
 }
 
-/// Everything anew, after a connection came about.
-async fn fill(inventory: &Inventory) {
+/// Everything anew, after a connection came about. False if it has to be tried again.
+async fn fill(inventory: &Inventory) -> bool {
     let begun = Instant::now();
     let tickets = inventory.tickets();
     let result = inventory
@@ -215,7 +236,10 @@ async fn fill(inventory: &Inventory) {
                 "picture filled"
             );
         }
-        Err(error) => tracing::warn!(error = ?error, "the picture could not be filled; again soon"),
+        Err(error) => {
+            tracing::warn!(error = ?error, "the picture could not be filled; again soon");
+            return false;
+        }
     }
     match inventory.hypervisor.run(Lane::Quick, BULK_DEADLINE, host_capabilities).await {
         Ok(capabilities) => {
@@ -230,6 +254,7 @@ async fn fill(inventory: &Inventory) {
         }
         Err(error) => tracing::warn!(error = ?error, "capabilities could not be read"),
     }
+    true
 }
 
 fn host_capabilities(

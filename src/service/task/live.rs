@@ -84,6 +84,11 @@ impl TaskHandle {
         self.live.state.borrow().0.id
     }
 
+    /// The task as it stands.
+    pub fn task(&self) -> Task {
+        self.live.task()
+    }
+
     /// The hold on what the operation works on.
     pub fn hold(&self) -> Arc<Hold> {
         self.hold.clone()

@@ -159,7 +159,7 @@ impl VmService {
             Ok(record) => result_of(record.as_ref()),
             // libvirt went away in the middle: whether it took effect is looked up when it is back.
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                self.verdict_after_loss(task, uuid, name, goal(action), error).await
+                self.judge_after_loss(task, error).await
             }
             Err(error) => Err(error),
         }
@@ -260,49 +260,6 @@ impl VmService {
                 }
             }
         }
-    }
-
-    /// libvirt was lost while it worked: waits for its return and says what stands.
-    pub(super) async fn verdict_after_loss(
-        &self,
-        task: &TaskHandle,
-        uuid: Uuid,
-        name: &str,
-        goal: VmState,
-        lost: Error,
-    ) -> Result<End> {
-        task.phase("waiting for libvirt to come back");
-        task.log("libvirt went away in the middle; what stands is looked up when it is back").await;
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-        while tokio::time::Instant::now() < deadline {
-            let connected = self.hypervisor.status().connected;
-            if connected
-                && let Ok(record) = self.inventory.refresh(uuid, Duration::from_secs(5)).await
-            {
-                let state = record.as_ref().map(|record| record.vm.state);
-                if state == Some(goal) || (state.is_none() && goal == VmState::Shutoff) {
-                    return result_of(record.as_ref());
-                }
-                return Err(Error::new(
-                    Kind::Interrupted,
-                    format!(
-                        "libvirt went away while it worked on VM {name:?}, which is now {}",
-                        state.map_or("gone", VmState::as_str)
-                    ),
-                )
-                .with_detail("state", state.map(VmState::as_str).unwrap_or("gone"))
-                .with_source(lost));
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                () = task.stopping().cancelled() => return Ok(End::Parked),
-            }
-        }
-        Err(Error::new(
-            Kind::Interrupted,
-            format!("libvirt went away while it worked on VM {name:?} and has not come back"),
-        )
-        .with_source(lost))
     }
 }
 

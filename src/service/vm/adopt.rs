@@ -23,8 +23,12 @@ use crate::store::Step;
 /// How long what the last daemon asked of libvirt may still take to show.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// How long libvirt may be away in the middle of an operation before the verdict is given without
+/// it.
+const LOSS_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Every kind of task there is.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "vm.create",
     "vm.update",
     "vm.define",
@@ -40,6 +44,7 @@ const KINDS: [&str; 15] = [
     "vm.save",
     "vm.restore-saved",
     "volume.create",
+    "volume.delete",
 ];
 
 impl VmService {
@@ -49,7 +54,11 @@ impl VmService {
         let unfinished = self.tasks.unfinished().await?;
         let count = unfinished.len();
         for task in unfinished {
-            let kind = KINDS.into_iter().find(|kind| *kind == task.kind).unwrap_or("volume.delete");
+            let Some(kind) = KINDS.into_iter().find(|kind| *kind == task.kind) else {
+                let message = format!("this version knows no operation {:?}", task.kind);
+                self.tasks.conclude(task, Err(interrupted(message))).await;
+                continue;
+            };
             let claim = Claim { task: task.id, kind, principal: task.principal.clone() };
             let mut keys = Vec::new();
             match task.subject.r#type {
@@ -84,14 +93,69 @@ impl VmService {
             let adopted = task.clone();
             self.tasks.resume(task, hold, move |handle| async move {
                 handle.log("adopted after a restart of the daemon").await;
-                while !service.inventory.filled(Duration::from_secs(3600)).await {}
-                service.judge(&handle, &adopted).await
+                tokio::select! {
+                    () = service.known() => service.judge(&handle, &adopted).await,
+                    () = handle.stopping().cancelled() => Ok(End::Parked),
+                }
             });
         }
         Ok(count)
     }
 
+    /// Waits for the first picture.
+    async fn known(&self) {
+        while !self.inventory.filled(Duration::from_secs(3600)).await {}
+    }
+
+    /// The verdict over a task whose work was cut off. Given up, to be taken up by the next daemon,
+    /// if this one stops meanwhile.
     async fn judge(&self, handle: &TaskHandle, task: &Task) -> Result<End> {
+        tokio::select! {
+            verdict = self.judge_by_kind(handle, task) => verdict,
+            () = stopped_in_judgement(handle, task) => Ok(End::Parked),
+        }
+    }
+
+    /// libvirt was lost while it worked for this task: waits for its return, then judges by what
+    /// stands, as a restarted daemon does.
+    pub(in crate::service) async fn judge_after_loss(
+        &self,
+        handle: &TaskHandle,
+        lost: Error,
+    ) -> Result<End> {
+        handle.phase("waiting for libvirt to come back");
+        handle
+            .log("libvirt went away in the middle; what stands is looked up when it is back")
+            .await;
+        let task = handle.task();
+        let back = async {
+            let mut status = self.hypervisor.watch();
+            loop {
+                // An error is the end of the daemon.
+                if status.wait_for(|status| status.connected).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                match self.judge(handle, &task).await {
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                    }
+                    verdict => return verdict,
+                }
+            }
+        };
+        tokio::select! {
+            verdict = tokio::time::timeout(LOSS_PATIENCE, back) => verdict.unwrap_or_else(|_| {
+                Err(interrupted(format!(
+                    "libvirt went away during {} of {:?} and has not come back",
+                    task.kind, task.subject.name
+                ))
+                .with_source(lost))
+            }),
+            () = handle.stopping().cancelled() => Ok(End::Parked),
+        }
+    }
+
+    async fn judge_by_kind(&self, handle: &TaskHandle, task: &Task) -> Result<End> {
         let steps = self.tasks.store().steps(task.id).await?;
         if task.subject.r#type == SubjectType::Volume {
             return self.judge_volume(task).await;
@@ -132,7 +196,7 @@ impl VmService {
             _ => {
                 let state = self.state_word(uuid).await;
                 Err(interrupted(format!(
-                    "the daemon was restarted during {} of VM {name:?}, which is now {state}; \
+                    "{} of VM {name:?} was cut off, and the VM is now {state}; \
                      whether it happened cannot be told",
                     task.kind
                 )))
@@ -165,7 +229,7 @@ impl VmService {
             if !busy && tokio::time::Instant::now() > deadline {
                 let state = self.state_word(uuid).await;
                 return Err(interrupted(format!(
-                    "the daemon was restarted in the middle; VM {name:?} is now {state}"
+                    "the work was cut off in the middle; VM {name:?} is now {state}"
                 ))
                 .with_detail("state", state));
             }
@@ -183,7 +247,7 @@ impl VmService {
             return result_of(record.as_ref());
         }
         Err(interrupted(format!(
-            "the daemon was restarted during the update of VM {name:?}; not as wanted: {}",
+            "the update of VM {name:?} was cut off; not as wanted: {}",
             unmet.join(", ")
         ))
         .with_detail("fields", json!(unmet)))
@@ -219,7 +283,7 @@ impl VmService {
             left = self.undo_create(task.id, uuid).await?;
             if left.is_empty() {
                 return Err(interrupted(format!(
-                    "the daemon was restarted during the creation of VM {name:?}; what had been \
+                    "the creation of VM {name:?} was cut off; what had been \
                      made was undone"
                 )));
             }
@@ -260,7 +324,7 @@ impl VmService {
                 Ok(End::Done(Value::Null))
             }
             (kind, there) => Err(interrupted(format!(
-                "the daemon was restarted during {kind} of {pool}/{name}, which {}",
+                "{kind} of {pool}/{name} was cut off; it {}",
                 if there.is_ok() { "is there" } else { "is not there" }
             ))),
         }
@@ -269,6 +333,15 @@ impl VmService {
     async fn state_word(&self, uuid: Uuid) -> &'static str {
         self.refreshed(uuid).await.map_or("gone", |record| record.vm.state.as_str())
     }
+}
+
+/// A stop of the daemon, for judgements that do not look after that themselves.
+async fn stopped_in_judgement(handle: &TaskHandle, task: &Task) {
+    if matches!(task.kind.as_str(), "vm.stop" | "vm.restart") {
+        // The wait for a guest parks itself, after it has given back its place at the gate.
+        std::future::pending::<()>().await;
+    }
+    handle.stopping().cancelled().await;
 }
 
 fn interrupted(message: String) -> Error {

@@ -100,7 +100,7 @@ impl VmService {
         let (made, ticket, fetched): (Result<()>, u64, Option<Fetched>) = match made {
             Ok(made) => made,
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                return Err(self.after_lost_create(task, uuid, error).await);
+                return self.judge_after_loss(task, error).await;
             }
             Err(error) => return Err(error),
         };
@@ -111,44 +111,10 @@ impl VmService {
         match made {
             Ok(()) => result_of(record.as_ref()),
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                Err(self.after_lost_create(task, uuid, error).await)
+                self.judge_after_loss(task, error).await
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// libvirt was lost in the middle of a creation: when it is back, what was made is undone.
-    async fn after_lost_create(&self, task: &TaskHandle, uuid: Uuid, lost: Error) -> Error {
-        task.phase("waiting for libvirt to come back, to undo");
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-        while tokio::time::Instant::now() < deadline && !task.stopping().is_cancelled() {
-            if self.hypervisor.status().connected {
-                return match self.undo_create(task.id(), uuid).await {
-                    Ok(left) if left.is_empty() => Error::new(
-                        Kind::Interrupted,
-                        "libvirt went away during the creation; what had been made was undone",
-                    )
-                    .with_source(lost),
-                    Ok(left) => Error::new(
-                        Kind::Interrupted,
-                        format!("libvirt went away during the creation; left: {}", left.join(", ")),
-                    )
-                    .with_detail("left", left)
-                    .with_source(lost),
-                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-                        continue;
-                    }
-                    Err(error) => error,
-                };
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-        Error::new(
-            Kind::Interrupted,
-            "libvirt went away during the creation and has not come back; volumes may be left",
-        )
-        .with_source(lost)
     }
 
     /// Removes what a creation that cannot be finished has left, by its journal. Returns what

@@ -61,13 +61,19 @@ impl VmService {
             Operation { claim, subject: subject(&record.vm), cancellable: false, wait: QUICK_WAIT };
         let service = self.clone();
         self.tasks
-            .submit(ctx, operation, hold, move |_task| async move {
+            .submit(ctx, operation, hold, move |task| async move {
                 let record = service
                     .act(uuid, Lane::Slow, move |session| {
                         domain::define(session, &name, &new).map(drop)
                     })
-                    .await?;
-                result_of(record.as_ref())
+                    .await;
+                match record {
+                    Ok(record) => result_of(record.as_ref()),
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                        service.judge_after_loss(&task, error).await
+                    }
+                    Err(error) => Err(error),
+                }
             })
             .await
     }

@@ -93,7 +93,7 @@ impl VmService {
         let has_volumes = !volumes.is_empty();
         let in_closure = task.clone();
         let tickets = self.inventory.tickets();
-        let (removed, ticket, fetched) = self
+        let done = self
             .hypervisor
             .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                 in_closure.phase("removing the definition");
@@ -105,15 +105,27 @@ impl VmService {
                 let ticket = tickets.draw();
                 Ok((removed, ticket, fetch_if_there(session, uuid)))
             })
-            .await?;
+            .await;
+        let (removed, ticket, fetched) = match done {
+            Ok(done) => done,
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                return self.judge_after_loss(task, error).await;
+            }
+            Err(error) => return Err(error),
+        };
         if let Ok(fetched) = fetched {
             self.inventory.apply(uuid, fetched, ticket).await?;
         }
         if has_volumes && let Err(error) = self.inventory.refresh_storage().await {
             tracing::warn!(error = ?error, "the deleted volumes will vanish with the next refresh");
         }
-        removed?;
-        Ok(End::Done(Value::Null))
+        match removed {
+            Ok(()) => Ok(End::Done(Value::Null)),
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                self.judge_after_loss(task, error).await
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -91,8 +91,14 @@ impl VmService {
                     .act(uuid, Lane::Slow, move |session| {
                         apply(session, uuid, &name, persistent, &decision)
                     })
-                    .await?;
-                result_of(updated.as_ref())
+                    .await;
+                match updated {
+                    Ok(updated) => result_of(updated.as_ref()),
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                        service.judge_after_loss(&task, error).await
+                    }
+                    Err(error) => Err(error),
+                }
             })
             .await
     }

@@ -397,6 +397,10 @@ fn labels(domain: &mut Element<'_>, wanted: &BTreeMap<String, String>) {
     for (key, value) in wanted.iter().filter(|(key, _)| !seen.contains(key)) {
         let label =
             Element::new_beside(own, "label").with_attr("key", key).with_attr("value", value);
-        own.push_child(label);
+        let name = label.name().to_owned();
+        own.insert_child_in_order(label, &[&name]);
     }
 }
+
+#[cfg(test)]
+mod tests;

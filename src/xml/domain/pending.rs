@@ -34,7 +34,12 @@ pub fn pending(live: &Vm, inactive: &Vm) -> Option<Pending> {
     let mut changes = Changes(Vec::new());
     changes.compare("name", &live.name, &inactive.name);
     changes.compare("description", &live.description, &inactive.description);
-    changes.compare("memory", &live.memory, &inactive.memory);
+    // A guest whose balloon is at rest has all its memory, whatever the definition asks for; it
+    // would begin the next boot in the same way.
+    let at_rest = live.memory == live.max_memory && live.max_memory == inactive.max_memory;
+    if !at_rest {
+        changes.compare("memory", &live.memory, &inactive.memory);
+    }
     changes.compare("max_memory", &live.max_memory, &inactive.max_memory);
     changes.compare("vcpus", &live.vcpus, &inactive.vcpus);
     changes.compare("max_vcpus", &live.max_vcpus, &inactive.max_vcpus);
@@ -139,4 +144,91 @@ fn devices(vm: &Vm) -> Value {
         *counts.entry(name).or_default() += 1;
     }
     json!(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::domain::edit::{self, DomainEdit};
+    use crate::xml::domain::view;
+
+    const LIVE: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/libvirt-live.xml"));
+    const INACTIVE: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/corpus/libvirt-live-inactive.xml"
+    ));
+
+    fn changes(inactive: &str) -> Vec<(String, Value, Value)> {
+        let (live, inactive) = (view::parse(LIVE).unwrap(), view::parse(inactive).unwrap());
+        let changes = pending(&live, &inactive).map(|pending| pending.changes).unwrap_or_default();
+        changes.into_iter().map(|c| (c.field, c.running, c.next_boot)).collect()
+    }
+
+    #[test]
+    fn a_running_vm_that_nobody_changed_has_nothing_pending() {
+        assert_eq!(changes(INACTIVE), []);
+    }
+
+    #[test]
+    fn each_edit_is_pending_until_the_next_boot() {
+        let edit = DomainEdit {
+            description: Some("new".to_owned()),
+            max_memory_mib: Some(512),
+            memory_mib: Some(300),
+            vcpus: Some(2),
+            max_vcpus: Some(3),
+            boot: Some(vec![crate::model::vm_request::BootDevice::Network]),
+            labels: Some(BTreeMap::new()),
+        };
+        let fields: Vec<_> = changes(&edit::apply(INACTIVE, &edit).unwrap());
+        assert_eq!(
+            fields,
+            [
+                ("description".into(), json!("first line\nsecond <line>"), json!("new")),
+                ("memory".into(), json!(256), json!(300)),
+                ("max_memory".into(), json!(256), json!(512)),
+                ("vcpus".into(), json!(1), json!(2)),
+                ("max_vcpus".into(), json!(2), json!(3)),
+                ("os.boot".into(), json!(["hd", "cdrom"]), json!(["network"])),
+                ("labels".into(), json!({"tier": "web"}), json!({})),
+            ]
+        );
+    }
+
+    #[test]
+    fn disks_and_nics_are_matched_by_target_and_address() {
+        let inactive = INACTIVE
+            .replace("/images/d1.qcow2", "/images/d2.qcow2")
+            .replace("dev='sda'", "dev='sdb'")
+            .replace("52:54:00:01:02:03", "52:54:00:01:02:04")
+            .replace("<rng model='virtio'>", "<rng model='virtio-transitional'>");
+        let fields: Vec<_> = changes(&inactive).into_iter().map(|(field, ..)| field).collect();
+        assert_eq!(
+            fields,
+            [
+                "disks.vda.source",
+                "disks.sda",
+                "disks.sdb",
+                "networks.52:54:00:01:02:03",
+                "networks.52:54:00:01:02:04",
+                "devices",
+            ]
+        );
+        let added = changes(&inactive).into_iter().find(|c| c.0 == "disks.sdb").unwrap();
+        assert_eq!(added.1, Value::Null);
+        assert_eq!(added.2["device"], "cdrom");
+    }
+
+    #[test]
+    fn a_link_and_an_inflated_balloon_are_compared() {
+        let mut live = view::parse(LIVE).unwrap();
+        let mut inactive = live.clone();
+        inactive.networks[0].link_up = false;
+        live.memory = 200;
+        inactive.memory = 192;
+        let fields: Vec<_> =
+            pending(&live, &inactive).unwrap().changes.into_iter().map(|c| c.field).collect();
+        assert_eq!(fields, ["memory", "networks.52:54:00:01:02:03.link_up"]);
+    }
 }

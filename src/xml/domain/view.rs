@@ -82,9 +82,10 @@ pub(super) fn of(domain: &Element<'_>) -> DomainView {
     view
 }
 
-/// Present and greatest memory, MiB.
+/// Present and greatest memory, MiB. What is no whole number is rounded up, as libvirt does when it
+/// starts a VM.
 pub(super) fn memory(domain: &Element<'_>) -> (u64, u64) {
-    let mib = |name: &str| Some(units::bytes_of(domain.child(name)?, KIB)? / MIB);
+    let mib = |name: &str| Some(units::bytes_of(domain.child(name)?, KIB)?.div_ceil(MIB));
     let max = mib("memory").unwrap_or_default();
     (mib("currentMemory").unwrap_or(max), max)
 }
@@ -141,7 +142,7 @@ fn boot_by_order(vm: &Vm) -> Vec<String> {
 
 fn devices(domain: &Element<'_>, view: &mut DomainView) {
     let Some(devices) = domain.child("devices") else { return };
-    for element in devices.elements() {
+    for element in devices.elements().filter(|element| element.namespace().is_none()) {
         match element.name() {
             "disk" => view.vm.disks.push(disk(element)),
             "interface" => view.vm.networks.push(nic(element)),
@@ -184,7 +185,10 @@ fn disk(element: &Element<'_>) -> Disk {
             _ => DiskDevice::Disk,
         },
         bus: element.find_attr("target", "bus").unwrap_or_default(),
-        source_type: if path.is_some() { source_type.into_owned() } else { String::new() },
+        source_type: match path {
+            Some(_) => source_type.into_owned(),
+            None => String::new(),
+        },
         source: path,
         volume,
         format: element.find_attr("driver", "type"),
@@ -215,9 +219,21 @@ fn source_name(r#type: &str, source: &Element<'_>) -> Option<String> {
                 .filter(|path| !path.is_empty());
         }
         "internal" => "name",
+        "nvme" | "hostdev" => return pci_address(source.child("address")?),
         _ => return None,
     };
     source.attr(attribute).map(|name| name.into_owned()).filter(|name| !name.is_empty())
+}
+
+/// A PCI address as `lspci` writes it.
+fn pci_address(address: &Element<'_>) -> Option<String> {
+    let number = |name: &str| {
+        let text = address.attr(name)?;
+        u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+    };
+    let domain = number("domain").unwrap_or_default();
+    let (bus, slot, function) = (number("bus")?, number("slot")?, number("function")?);
+    Some(format!("{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"))
 }
 
 fn boot_order(element: &Element<'_>) -> Option<u32> {

@@ -267,3 +267,73 @@ proptest! {
         prop_assert_eq!(tags(&xml), if text.is_empty() { usual - 3 } else { usual });
     }
 }
+
+/// Defines each domain through virsh, and says what libvirt made of it.
+fn defined(uri: &str, specs: &[(&str, DomainSpec)]) -> Option<Vec<String>> {
+    let virsh =
+        |arguments: &[&str]| Command::new("virsh").args(["-c", uri]).args(arguments).output();
+    if !virsh(&["uri"]).is_ok_and(|output| output.status.success()) {
+        println!("skipped: needs virsh and {uri}");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let define = |(name, spec): &(&str, DomainSpec)| {
+        let file = folder.path().join(format!("{name}.xml"));
+        std::fs::write(&file, author(spec).unwrap()).unwrap();
+        let file = file.display();
+        let commands = format!("define {file}; dumpxml web1 --inactive; undefine web1");
+        let output = virsh(&["--quiet", &commands]).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{name}: {said}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let (from, to) = (said.find("<domain").unwrap(), said.find("</domain>").unwrap());
+        said[from..to + "</domain>".len()].to_owned()
+    };
+    Some(specs.iter().map(define).collect())
+}
+
+#[test]
+fn the_test_driver_defines_what_is_authored() {
+    let specs: Vec<_> = variants().into_iter().filter(|(name, _)| *name == "test").collect();
+    let Some(defined) = defined("test:///default", &specs) else { return };
+    let (ours, theirs) =
+        (view::parse(&author(&specs[0].1).unwrap()).unwrap(), view::parse(&defined[0]).unwrap());
+    assert_eq!((&ours.name, ours.uuid, &ours.labels), (&theirs.name, theirs.uuid, &theirs.labels));
+    assert_eq!((ours.disks, ours.graphics), (theirs.disks, theirs.graphics));
+}
+
+#[test]
+fn qemus_driver_defines_what_is_authored_and_leaves_the_spare_ports_free() {
+    let root = tempfile::tempdir().unwrap();
+    let uri = format!("qemu:///embed?root={}", root.path().display());
+    let specs: Vec<_> = variants()
+        .into_iter()
+        .filter(|(name, _)| !matches!(*name, "test" | "arm"))
+        .map(|(name, mut spec)| {
+            // What not every host's QEMU has.
+            spec.domain_type = "qemu".to_owned();
+            spec.cpu_mode = spec.cpu_mode.map(|_| "maximum".to_owned());
+            spec.graphics.retain(|kind| *kind != GraphicsType::Spice);
+            (name, spec)
+        })
+        .collect();
+    let Some(defined) = defined(&uri, &specs) else { return };
+    for ((name, spec), xml) in specs.iter().zip(defined) {
+        let document = crate::xml::tree::Document::parse(&xml).unwrap();
+        let devices: Vec<_> = document.root().child("devices").unwrap().elements().collect();
+        let ports: Vec<_> = devices
+            .iter()
+            .filter(|device| device.attr("model").as_deref() == Some("pcie-root-port"))
+            .filter_map(|port| port.attr("index")?.parse::<u32>().ok())
+            .collect();
+        let taken = |port: u32| {
+            devices.iter().any(|device| {
+                let bus = device.find_attr("address", "bus").unwrap_or_default();
+                device.find_attr("address", "type").as_deref() == Some("pci")
+                    && u32::from_str_radix(bus.trim_start_matches("0x"), 16) == Ok(port)
+            })
+        };
+        let free = ports.iter().filter(|port| !taken(**port)).count();
+        assert_eq!(free, usize::from(spec.spare_ports), "{name}:\n{xml}");
+    }
+}
