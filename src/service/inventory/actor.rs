@@ -61,6 +61,7 @@ pub(super) struct Actor {
     scribe: Scribe,
     gate: Gate,
     filled: watch::Sender<bool>,
+    epoch: watch::Sender<u64>,
 }
 
 impl Actor {
@@ -70,6 +71,7 @@ impl Actor {
         scribe: Scribe,
         gate: Gate,
         filled: watch::Sender<bool>,
+        epoch: watch::Sender<u64>,
     ) -> Self {
         let runtime = rows
             .iter()
@@ -79,7 +81,7 @@ impl Actor {
             })
             .collect();
         let rows = rows.into_iter().map(|row| (row.uuid, row)).collect();
-        Actor { picture, rows, runtime, tickets: HashMap::new(), scribe, gate, filled }
+        Actor { picture, rows, runtime, tickets: HashMap::new(), scribe, gate, filled, epoch }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
@@ -133,10 +135,15 @@ impl Actor {
             filled: old.filled,
             confirmed_at: old.confirmed_at,
         };
-        if edit(&mut new) {
+        let changed = edit(&mut new);
+        if changed {
             new.epoch += 1;
         }
+        let epoch = new.epoch;
         self.picture.store(Arc::new(new));
+        if changed {
+            self.epoch.send_replace(epoch);
+        }
     }
 
     fn apply(&mut self, uuid: Uuid, fetched: Option<Box<Fetched>>, ticket: u64) {

@@ -55,6 +55,7 @@ pub struct Inventory {
     commands: mpsc::UnboundedSender<Command>,
     tickets: Tickets,
     filled: watch::Receiver<bool>,
+    epoch: watch::Receiver<u64>,
     hypervisor: Hypervisor,
 }
 
@@ -76,16 +77,20 @@ impl Inventory {
         let picture = Arc::new(ArcSwap::from_pointee(Picture::empty(hypervisor.status())));
         let (commands, inbox) = mpsc::unbounded_channel();
         let (filled_tx, filled) = watch::channel(false);
+        let (epoch_tx, epoch) = watch::channel(0);
         let (hints_tx, hints) = mpsc::unbounded_channel();
         let inventory = Inventory {
             picture: picture.clone(),
             commands,
             tickets: Tickets::default(),
             filled,
+            epoch,
             hypervisor: hypervisor.clone(),
         };
         let scribe = scribe::start(store, bus);
-        tokio::spawn(actor::Actor::new(picture, rows, scribe, gate, filled_tx).run(inbox));
+        tokio::spawn(
+            actor::Actor::new(picture, rows, scribe, gate, filled_tx, epoch_tx).run(inbox),
+        );
         tokio::spawn(pump::run(inventory.clone(), events, hints_tx, reconcile));
         Ok((inventory, hints))
     }
@@ -159,6 +164,11 @@ impl Inventory {
         let mut filled = self.filled.clone();
         let arrived = tokio::time::timeout(wait, filled.wait_for(|filled| *filled)).await;
         matches!(arrived, Ok(Ok(_)))
+    }
+
+    /// Ticks with every picture that differs from the one before.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.epoch.clone()
     }
 
     fn send(&self, command: Command) -> Result<()> {

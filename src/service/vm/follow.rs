@@ -27,8 +27,8 @@ pub(super) struct GracefulStop {
     pub timeout_seconds: u32,
 }
 
-/// How often the picture is looked at besides its events; also the rhythm of the progress.
-const BEAT: Duration = Duration::from_millis(200);
+/// The rhythm of the progress; the end is seen as soon as the picture changes.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// How long after the first request the guest is asked a second time: a guest that was still
 /// booting ignored the first.
@@ -127,6 +127,7 @@ impl VmService {
     ) -> Waited {
         let begun = tokio::time::Instant::now();
         let mut asked_again = false;
+        let mut changes = self.inventory.changes();
         loop {
             let gone = match self.inventory.picture().by_uuid.get(&uuid) {
                 Some(record) => {
@@ -161,6 +162,7 @@ impl VmService {
             }
             tokio::select! {
                 () = tokio::time::sleep(BEAT) => {}
+                Ok(()) = changes.changed() => {}
                 () = give_way.cancelled() => return Waited::Preempted,
                 () = task.cancelled().cancelled() => return Waited::Cancelled,
                 () = task.stopping().cancelled() => return Waited::Parked,
