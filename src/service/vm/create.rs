@@ -1,6 +1,9 @@
 //! Making a VM: its new volumes, then its definition, then, if asked, its start. Each volume is
 //! journalled before it is made; a failure undoes what was done, last first.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::json;
 use uuid::Uuid;
 
@@ -10,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain, storage};
 use crate::model::{CreateVm, Plan, Subject, SubjectType};
 use crate::service::gate::Key;
-use crate::service::inventory::Fetched;
+use crate::service::inventory::{Fetched, Picture};
 use crate::service::storage::blockers;
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
 use crate::service::{Context, Outcome};
@@ -21,6 +24,9 @@ use crate::xml::domain::author::{DiskSource, author};
 pub(super) const VOLUME_STEP: &str = "create-volume";
 /// The step of the definition; its undo names the VM's UUID.
 pub(super) const DEFINE_STEP: &str = "define";
+
+/// How long a creation right after a connection waits for libvirt's capabilities.
+const CAPABILITIES_WAIT: Duration = Duration::from_secs(10);
 
 impl VmService {
     /// Makes a VM.
@@ -33,17 +39,23 @@ impl VmService {
     }
 
     async fn create_once(&self, ctx: &Context, request: CreateVm) -> Result<Outcome> {
-        let picture = self.inventory.picture();
+        let picture = self.picture_with_capabilities().await;
         picture.ready()?;
         let owner = ctx.principal.to_string();
-        let draft = draft(request, &picture, self.domain_type, &owner)?;
-        let name = draft.spec.name.clone();
+        let name = request.name.clone().map(String::from).unwrap_or_default();
         let exists = picture.vms.binary_search_by(|record| record.vm.name.cmp(&name)).is_ok();
         let blocked = if exists {
             Err(Error::new(Kind::VmAlreadyExists, format!("a VM named {name:?} exists already"))
                 .with_detail("vm", name.as_str()))
         } else {
             Ok(())
+        };
+        let draft = match draft(request, &picture, self.domain_type, &owner) {
+            // A disk's name is made from the VM's: it is the VM that the client should hear of.
+            Err(error) if exists && error.kind() == Kind::VolumeAlreadyExists => {
+                return Err(blocked.err().unwrap_or(error));
+            }
+            draft => draft?,
         };
         let uuid = draft.spec.uuid;
         let subject = Subject { r#type: SubjectType::Vm, id: uuid.to_string(), name: name.clone() };
@@ -70,6 +82,22 @@ impl VmService {
                 move |task| async move { service.make(&task, draft).await },
             )
             .await
+    }
+
+    /// The picture, as soon as it has libvirt's capabilities: they come a little after the first
+    /// picture, and on a fresh host libvirt first probes its emulators for some seconds.
+    async fn picture_with_capabilities(&self) -> Arc<Picture> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let picture = self.inventory.picture();
+            if picture.capabilities.is_some()
+                || !picture.libvirt.connected
+                || begun.elapsed() > CAPABILITIES_WAIT
+            {
+                return picture;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn make(&self, task: &TaskHandle, draft: Draft) -> Result<End> {
@@ -131,7 +159,7 @@ impl VmService {
             .collect();
         let left = self
             .hypervisor
-            .run(Lane::Slow, std::time::Duration::from_secs(120), move |session| {
+            .run(Lane::Slow, Duration::from_secs(120), move |session| {
                 let mut left = Vec::new();
                 match remove_definition(session, uuid) {
                     Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
