@@ -42,7 +42,7 @@ async fn a_dry_run_tells_and_changes_nothing() {
     assert_eq!((&create["operation"], &create["blockers"]), (&json!("vm.create"), &json!([])));
     assert!(create["xml_diff"].as_str().is_some_and(|diff| diff.contains("+  <name>new</name>")));
     assert!(create["side_effects"].to_string().contains("lab/"), "{create}");
-    let exists = plan("POST", format!("{V}?dry_run=true"), Some(guest::body("up"))).await;
+    let exists = plan("POST", format!("{V}?dry_run=true"), Some(guest::empty_body("up"))).await;
     assert_eq!(exists["blockers"][0]["code"], "VM_ALREADY_EXISTS");
 
     let change = json!({"memory": 192, "description": "x", "labels": {"a": "b"}, "vcpus": 2,

@@ -97,7 +97,7 @@ async fn a_running_guest_takes_up_what_it_can_and_the_rest_with_its_next_boot() 
     assert_eq!((&vm["memory"], &vm["max_memory"]), (&json!(320), &json!(320)), "{vm}");
     assert_eq!((&vm["vcpus"], &vm["max_vcpus"]), (&json!(2), &json!(4)), "{vm}");
     assert_eq!(vm["os"]["boot"], json!(["cdrom", "hd"]));
-    assert_eq!(number(&lab.virsh(&["dommaxmem", "one"]), ""), 320 * 1024);
+    assert_eq!(number(&lab.virsh(&["dominfo", "one"]), "Max memory"), 320 * 1024);
 
     let bad = json!({"memory": 512, "max_memory": 256});
     client.patch(&path, &bad).await.refused(422, "IMPOSSIBLE");

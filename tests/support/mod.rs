@@ -1,6 +1,6 @@
 //! What the tests with real parts share: a private libvirtd, the built `vapord` as a process, a
 //! client on its socket, and waiting for conditions. Nothing here pretends to be a part of Vapor.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 pub mod client;
 pub mod daemon;
@@ -64,7 +64,10 @@ impl World {
     pub async fn booted(&self, name: &str) -> Value {
         eventually(&format!("the guest of {name} tells its address"), BOOT, async || {
             let vm = self.client.vm(name).await;
-            vm["runtimeDetails"]["primary_address"].is_string().then_some(vm)
+            let details = &vm["runtimeDetails"];
+            // The lease may be known before the agent answers.
+            (details["guest_agent"] == "connected" && details["primary_address"].is_string())
+                .then_some(vm)
         })
         .await
     }
