@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::model::host::{Capabilities, DomainCapabilities, GuestCapabilities};
 
-use super::tree::{Document, Element};
+use super::tree::{Document, Element, shown};
 
 /// The host's capabilities; `preferred` stays empty, [`parse_domain_capabilities`] makes it.
 pub fn parse_capabilities(xml: &str) -> Result<Capabilities> {
@@ -85,7 +85,7 @@ fn expect<'d, 'a>(document: &'d Document<'a>, name: &str) -> Result<&'d Element<
     }
     Err(Error::new(
         Kind::InvalidDefinition,
-        format!("the XML describes a <{}>, not <{name}>", root.name()),
+        format!("the XML describes a <{}>, not <{name}>", shown(root.name())),
     ))
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::error::{Error, Kind, Result};
 use crate::model::{DhcpRange, Network, NetworkForward};
 
-use super::tree::{Document, Element};
+use super::tree::{Document, Element, shown};
 
 /// The network that an XML describes; whether it is active, persistent and started with the host
 /// is not known here.
@@ -17,7 +17,7 @@ pub fn parse_network(xml: &str) -> Result<Network> {
     if !network.is("network") {
         return Err(Error::new(
             Kind::InvalidDefinition,
-            format!("the XML describes a <{}>, not a <network>", network.name()),
+            format!("the XML describes a <{}>, not a <network>", shown(network.name())),
         ));
     }
     let attr = |element: &Element<'_>, name: &str| element.attr(name).map(|v| v.into_owned());

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::vm_request::DiskFormat;
 use crate::model::{Pool, Volume};
 
-use super::tree::{Document, Element};
+use super::tree::{Document, Element, shown};
 use super::units;
 
 /// The pool that an XML describes; state, autostart and the count of volumes keep their defaults.
@@ -56,7 +56,7 @@ fn expect<'d, 'a>(document: &'d Document<'a>, name: &str) -> Result<&'d Element<
     }
     Err(Error::new(
         Kind::InvalidDefinition,
-        format!("the XML describes a <{}>, not a <{name}>", root.name()),
+        format!("the XML describes a <{}>, not a <{name}>", shown(root.name())),
     ))
 }
 

@@ -386,25 +386,31 @@ impl<'a> Element<'a> {
 
     /// Removes the child elements for which `keep` says no, each with the line it stands on.
     pub fn retain_elements(&mut self, mut keep: impl FnMut(&Element<'a>) -> bool) {
-        let mut index = 0;
-        while index < self.children.len() {
-            match &self.children[index] {
-                Node::Element(element) if !keep(element) => index = self.remove(index),
-                _ => index += 1,
+        let before = self.children.len();
+        let mut kept: Vec<Node<'a>> = Vec::with_capacity(before);
+        for node in std::mem::take(&mut self.children) {
+            match &node {
+                Node::Element(element) if !keep(element) => trim_lead(&mut kept),
+                _ => kept.push(node),
             }
+        }
+        self.children = kept;
+        let is_blank = |node: &Node<'_>| matches!(node, Node::Text(text) if text.trim().is_empty());
+        if self.children.len() < before && self.children.iter().all(is_blank) {
+            self.children.clear();
+            self.self_closing = true;
         }
     }
 
     /// Removes the first child of this name; whether there was one.
     pub fn remove_child(&mut self, name: &str) -> bool {
-        let found = self.children.iter().position(|node| match node {
-            Node::Element(element) => element.is(name),
-            _ => false,
+        let mut found = false;
+        self.retain_elements(|element| {
+            let remove = !found && element.is(name);
+            found |= remove;
+            !remove
         });
-        found.is_some_and(|index| {
-            self.remove(index);
-            true
-        })
+        found
     }
 
     /// The last node of the line that begins with the node `index`: a comment behind an element
@@ -447,34 +453,6 @@ impl<'a> Element<'a> {
         self.children.insert(place, Node::Text(lead));
     }
 
-    /// Removes the node `index` with the line break before it; the index of what follows.
-    fn remove(&mut self, index: usize) -> usize {
-        self.children.remove(index);
-        let mut next = index;
-        if let Some(Node::Text(text)) = index.checked_sub(1).map(|i| &mut self.children[i])
-            && let Some(at) = start_of_lead(text)
-        {
-            match text {
-                Cow::Borrowed(text) => *text = &text[..at],
-                Cow::Owned(text) => text.truncate(at),
-            }
-            if text.is_empty() {
-                self.children.remove(index - 1);
-                next = index - 1;
-            }
-        }
-        let only_blanks = self.children.iter().all(|node| match node {
-            Node::Text(text) => text.trim().is_empty(),
-            _ => false,
-        });
-        if only_blanks {
-            self.children.clear();
-            self.self_closing = true;
-            return 0;
-        }
-        next
-    }
-
     /// Gives the element and its descendants lines of their own; `lead` is the line break and the
     /// indentation before the element itself.
     fn lay_out(&mut self, lead: &str) {
@@ -494,6 +472,24 @@ impl<'a> Element<'a> {
         }
         self.children.push(Node::Text(Cow::Owned(lead.to_owned())));
     }
+}
+
+/// Removes the line break and the indentation that the nodes end with.
+fn trim_lead(nodes: &mut Vec<Node<'_>>) {
+    let Some(Node::Text(text)) = nodes.last_mut() else { return };
+    let Some(at) = start_of_lead(text) else { return };
+    match text {
+        Cow::Borrowed(text) => *text = &text[..at],
+        Cow::Owned(text) => text.truncate(at),
+    }
+    if text.is_empty() {
+        nodes.pop();
+    }
+}
+
+/// As much of a name as belongs into a message.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(40).collect()
 }
 
 /// Where the line break that begins the last line of a text stands, if only white space follows it.

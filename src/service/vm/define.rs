@@ -46,7 +46,7 @@ impl VmService {
                 operation: "vm.define".to_owned(),
                 subject: subject(&record.vm),
                 changes,
-                xml_diff: xml::diff::unified(record.definition(), &new),
+                xml_diff: xml::diff::unified(record.definition(), &xml::redact::redact(&new)?),
                 side_effects: Vec::new(),
                 blockers: blockers(blocked),
             })));

@@ -4,7 +4,7 @@
 //! Everything that an edit does not name keeps its bytes: elements that Vapor does not know,
 //! comments, other tools' metadata. A value that already is as it shall be is not touched either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -83,6 +83,9 @@ const OS_ORDER: &[&str] = &[
     "bios",
     "smbios",
 ];
+
+/// The most virtual CPUs that libvirt knows (`VIR_DOMAIN_CPUMASK_LEN`).
+const MAX_VCPUS: u32 = 16_384;
 
 /// What shall change; what is absent stays.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -260,6 +263,9 @@ fn vcpus(domain: &mut Element<'_>, present: Option<u32>, max: Option<u32>) -> Re
             "vcpus of {new_present} is not between 1 and max_vcpus of {new_max}"
         )));
     }
+    if new_max > MAX_VCPUS {
+        return Err(impossible(format!("max_vcpus of {new_max} is more than {MAX_VCPUS}")));
+    }
     if new_max != old_max {
         if has_numa_cells(domain) {
             return Err(fixed_by_numa("max_vcpus"));
@@ -306,9 +312,9 @@ fn topology(domain: &mut Element<'_>, max: u32) -> Result<()> {
 /// Keeps a list of single virtual CPUs true: as many as there can be, as many enabled as there are.
 fn single_vcpus(domain: &mut Element<'_>, present: u32, max: u32) {
     let Some(list) = domain.child_mut("vcpus") else { return };
-    let id = |vcpu: &Element<'_>| vcpu.attr("id").and_then(|id| id.parse::<u32>().ok());
+    let id = |vcpu: &Element<'_>| vcpu.attr("id")?.parse::<u32>().ok();
     list.retain_elements(|vcpu| id(vcpu).is_none_or(|id| id < max));
-    let known: Vec<u32> = list.elements().filter_map(id).collect();
+    let known: BTreeSet<u32> = list.elements().filter_map(id).collect();
     for id in (0..max).filter(|id| !known.contains(id)) {
         list.push_child(
             Element::new("vcpu")

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{
     Device, Disk, DiskDevice, Graphics, GuestAgentState, Nic, NicSource, Vm, VmOs, VolumeRef,
 };
-use crate::xml::tree::{Document, Element};
+use crate::xml::tree::{Document, Element, shown};
 use crate::xml::units;
 
 use super::{GUEST_AGENT_CHANNEL, LIBOSINFO_URI, METADATA_URI};
@@ -49,7 +49,7 @@ pub(super) fn expect_domain(root: &Element<'_>) -> Result<()> {
     }
     Err(Error::new(
         Kind::InvalidDefinition,
-        format!("the XML describes a <{}>, not a <domain>", root.name()),
+        format!("the XML describes a <{}>, not a <domain>", shown(root.name())),
     ))
 }
 

@@ -8,12 +8,15 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use super::{
-    Attribute, Document, Element, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, escape, start_of_lead,
+    Attribute, Document, Element, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, escape, shown,
+    start_of_lead,
 };
 use crate::error::{Error, Kind, Result};
 
 /// The most attributes of one element: each is compared with the others.
 const MAX_ATTRIBUTES: usize = 256;
+/// The most namespace declarations in force at one place: each name may be compared with each.
+const MAX_SCOPES: usize = 256;
 const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
 pub(super) fn document(xml: &str) -> Result<Document<'_>> {
@@ -73,6 +76,8 @@ impl<'a> Parser<'a> {
             let from = start + position(reader.buffer_position());
             let event = reader.read_event().map_err(|cause| {
                 let at = start + position(reader.error_position());
+                // The cause repeats names of any length, and goes to the log.
+                let cause: String = cause.to_string().chars().take(200).collect();
                 malformed(self.xml, at, "is not well-formed").with_source(cause)
             })?;
             let to = start + position(reader.buffer_position());
@@ -122,9 +127,8 @@ impl<'a> Parser<'a> {
         }
         match self.open.last() {
             None => Ok(()),
-            Some((element, from)) => {
-                Err(self.malformed(*from, format!("opens <{}> and never closes it", element.name)))
-            }
+            Some((element, from)) => Err(self
+                .malformed(*from, format!("opens <{}> and never closes it", shown(&element.name)))),
         }
     }
 
@@ -145,14 +149,19 @@ impl<'a> Parser<'a> {
         let inner = within(raw, "</", ">").unwrap_or_default();
         let Some(tail) = inner.strip_prefix(element.name.as_ref()).filter(|t| t.trim().is_empty())
         else {
-            return Err(self.malformed(from, format!("closes <{}> with {raw:?}", element.name)));
+            return Err(self.malformed(
+                from,
+                format!("closes <{}> with {:?}", shown(&element.name), shown(raw)),
+            ));
         };
         element.end_tail = tail;
         self.close(element, begin, to)
     }
 
     fn close(&mut self, element: Element<'a>, from: usize, to: usize) -> Result<()> {
-        self.scopes.retain(|scope| scope.depth <= self.open.len());
+        while self.scopes.last().is_some_and(|scope| scope.depth > self.open.len()) {
+            self.scopes.pop();
+        }
         if !self.open.is_empty() {
             return self.push(Node::Element(element), from);
         }
@@ -204,7 +213,7 @@ impl<'a> Parser<'a> {
             at += next;
             let name = raw[at + 1..].split(';').next().unwrap_or_default();
             if name.len() + at + 1 == raw.len() || escape::reference(name).is_none() {
-                let name: String = name.chars().take(20).collect();
+                let name = shown(name);
                 return Err(self.malformed(
                     from + at,
                     format!("refers to {:?}, which is not defined", format!("&{name};")),
@@ -220,7 +229,7 @@ impl<'a> Parser<'a> {
         let inner = within(raw, "<", close).unwrap_or_default();
         let (name, mut rest) = inner.split_at(inner.find(is_blank).unwrap_or(inner.len()));
         if !is_qualified_name(name) {
-            return Err(self.malformed(from, format!("has an element named {name:?}")));
+            return Err(self.malformed(from, format!("has an element named {:?}", shown(name))));
         }
         let mut element = Element::new("");
         element.name = Cow::Borrowed(name);
@@ -233,17 +242,21 @@ impl<'a> Parser<'a> {
             }
             let (attribute, after) = self.attribute(before, after, from)?;
             if element.attributes.iter().any(|other| other.name == attribute.name) {
-                let name = attribute.name;
+                let name = shown(attribute.name);
                 return Err(self.malformed(from, format!("has the attribute {name} twice")));
             }
             self.count(1)?;
             element.attributes.push(attribute);
             if element.attributes.len() > MAX_ATTRIBUTES {
+                let name = shown(name);
                 return Err(refused(format!("<{name}> has more than {MAX_ATTRIBUTES} attributes")));
             }
             rest = after;
         }
         self.declare(&element.attributes);
+        if self.scopes.len() > MAX_SCOPES {
+            return Err(refused(format!("the XML has more than {MAX_SCOPES} namespaces at once")));
+        }
         element.namespace = self.resolve(element.prefix().unwrap_or_default());
         Ok(element)
     }
@@ -257,7 +270,7 @@ impl<'a> Parser<'a> {
         let (name, rest) =
             text.split_at(text.find(|c| c == '=' || is_blank(c)).unwrap_or(text.len()));
         if before.is_empty() || !is_qualified_name(name) {
-            return Err(self.malformed(from, format!("has an attribute named {name:?}")));
+            return Err(self.malformed(from, format!("has an attribute named {:?}", shown(name))));
         }
         let value_at = rest.find(|c| c != '=' && !is_blank(c)).unwrap_or(rest.len());
         let (equals, rest) = rest.split_at(value_at);
@@ -265,10 +278,12 @@ impl<'a> Parser<'a> {
         let parts = quote.and_then(|quote| Some((quote, rest[1..].split_once(quote)?)));
         let Some((quote, (value, rest))) = parts.filter(|_| equals.matches('=').count() == 1)
         else {
-            return Err(self.malformed(from, format!("gives the attribute {name} no value")));
+            return Err(
+                self.malformed(from, format!("gives the attribute {} no value", shown(name)))
+            );
         };
         if value.contains('<') {
-            return Err(self.malformed(from, format!("has '<' in the attribute {name}")));
+            return Err(self.malformed(from, format!("has '<' in the attribute {}", shown(name))));
         }
         self.check_references(value, from)?;
         Ok((Attribute { before, name, equals, quote, value: Cow::Borrowed(value) }, rest))

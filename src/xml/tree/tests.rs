@@ -115,6 +115,41 @@ fn size_depth_and_number_of_nodes_are_bounded() {
 }
 
 #[test]
+fn namespaces_in_force_are_bounded() {
+    let declared: String = (0..100).map(|n| format!(" xmlns:a{n}='u'")).collect();
+    assert!(
+        refusal(&format!("<a{declared}><a{declared}><a{declared}/></a></a>"))
+            .contains("namespaces")
+    );
+    let beside = format!("<a>{}</a>", format!("<a{declared}/>").repeat(10));
+    assert_eq!(rewritten(&beside), beside);
+}
+
+#[test]
+fn a_long_name_is_not_repeated_whole() {
+    let long = "x".repeat(100_000);
+    for xml in [
+        format!("<{long}>"),
+        format!("<{long}!/>"),
+        format!("<a {long}/>"),
+        format!("<a></{long}>"),
+        format!("<a>&{long};</a>"),
+        format!("<a {long}='1' {long}='2'/>"),
+    ] {
+        assert!(refusal(&xml).len() < 200);
+    }
+}
+
+#[test]
+fn many_children_are_removed_in_one_go() {
+    let xml = format!("<r>{}\n</r>", "\n  <a/>\n  <b/>".repeat(40_000));
+    let start = std::time::Instant::now();
+    let left = edited(&xml, |r| r.retain_elements(|e| !e.is("a")));
+    assert_eq!(left, format!("<r>{}\n</r>", "\n  <b/>".repeat(40_000)));
+    assert!(start.elapsed().as_secs() < 10);
+}
+
+#[test]
 fn names_are_told_apart_by_namespace() {
     let document = Document::parse(
         "<a xmlns:q='u:q'><q:b/><b/><c xmlns='u:c'><b/></c><q:c xmlns:q='u:r'/><z:b/></a>",
