@@ -79,7 +79,8 @@ async fn a_dry_run_tells_and_changes_nothing() {
     let delete = plan("DELETE", format!("{V}/down?dry_run=true&remove_disks=true"), None).await;
     assert!(delete["side_effects"].to_string().contains("lab/"), "{delete}");
     let path = format!("{V}/up/xml");
-    let xml = client.call("GET", format!("{path}?inactive=true")).header("accept", "application/xml");
+    let xml =
+        client.call("GET", format!("{path}?inactive=true")).header("accept", "application/xml");
     let edited = xml.send().await.text.replace("256", "512").replace("262144", "524288");
     let reply = client.call("PUT", format!("{path}?dry_run=true")).xml(&edited).send().await;
     assert!(!reply.data()["changes"].as_array().expect("changes").is_empty(), "{reply:?}");

@@ -13,7 +13,12 @@ const A_SECOND: Duration = Duration::from_secs(1);
 /// The lines of an XML text whose content an edit may not change: all but those with these words.
 fn lines_without(xml: &str, words: &[&str]) -> Vec<String> {
     let kept = |line: &&str| !words.iter().any(|word| line.contains(word));
-    xml.lines().map(str::trim).filter(|line| !line.is_empty()).filter(kept).map(Into::into).collect()
+    xml.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .filter(kept)
+        .map(Into::into)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +136,9 @@ async fn an_update_of_a_foreign_vm_keeps_every_element_of_it() {
     let path = format!("{V}/hand/xml");
     let xml = client.call("GET", &path).header("accept", "application/xml").send().await.text;
     assert!(xml.contains("qemu:commandline") && xml.contains("other:deep"), "{xml}");
-    let edited = xml.replace("value='kept'", "value='changed'").replace("value=\"kept\"", "value=\"changed\"");
+    let edited = xml
+        .replace("value='kept'", "value='changed'")
+        .replace("value=\"kept\"", "value=\"changed\"");
     assert_ne!(xml, edited);
     let reply = client.call("PUT", &path).xml(&edited).send().await;
     assert_eq!(reply.status, 200, "{reply:?}");

@@ -125,7 +125,12 @@ impl Call<'_> {
             } else {
                 Value::Null
             };
-            Ok::<_, String>(Reply { status: head.status.as_u16(), headers: head.headers, json, text })
+            Ok::<_, String>(Reply {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                json,
+                text,
+            })
         };
         match tokio::time::timeout(PATIENCE, exchange).await {
             Ok(Ok(reply)) => Ok(reply),

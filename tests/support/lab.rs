@@ -123,7 +123,7 @@ impl Lab {
     pub fn virsh_running(&self, words: &[&str], out: std::fs::File) -> std::process::Child {
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "virsh", "-c", &self.uri()])
+            .args(["--pdeathsig", "KILL", "stdbuf", "-oL", "virsh", "-c", &self.uri()])
             .args(words)
             .env("LC_ALL", "C")
             .stdin(std::process::Stdio::null())
@@ -166,11 +166,8 @@ impl Drop for Lab {
             println!("--- the end of libvirtd's log");
             tail(&self.folder.join("libvirtd.log"), 20);
         }
-        let stopped = Command::new("bash")
-            .arg(script("libvirtd.sh"))
-            .arg("stop")
-            .arg(&self.folder)
-            .output();
+        let stopped =
+            Command::new("bash").arg(script("libvirtd.sh")).arg("stop").arg(&self.folder).output();
         if !stopped.as_ref().is_ok_and(|output| output.status.success()) {
             println!("the lab in {} could not be ended: {stopped:?}", self.folder.display());
         }

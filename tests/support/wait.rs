@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
 /// How often a condition is looked at.
 const BEAT: Duration = Duration::from_millis(25);
 
@@ -30,4 +33,11 @@ pub fn percentile(samples: &mut [Duration], share: f64) -> Duration {
     samples.sort_unstable();
     let last = samples.len() - 1;
     samples[((last as f64) * share).ceil() as usize]
+}
+
+/// Runs work on a thread of its own, where it may also wait for programs such as virsh without
+/// keeping the runtime from anything else.
+pub fn work<F: Future<Output = ()>>(make: impl FnOnce() -> F + Send + 'static) -> JoinHandle<()> {
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(make()))
 }
