@@ -43,14 +43,20 @@ impl VmService {
         self.need_libvirt()?;
         let picture = self.inventory.capable(CAPABILITIES_WAIT).await;
         let owner = ctx.principal.to_string();
-        let draft = draft(request, &picture, self.domain_type, &owner)?;
-        let name = draft.spec.name.clone();
+        let name = request.name.clone().map(String::from).unwrap_or_default();
         let exists = picture.vms.binary_search_by(|record| record.vm.name.cmp(&name)).is_ok();
         let blocked = if exists {
             Err(Error::new(Kind::VmAlreadyExists, format!("a VM named {name:?} exists already"))
                 .with_detail("vm", name.as_str()))
         } else {
             Ok(())
+        };
+        let draft = match draft(request, &picture, self.domain_type, &owner) {
+            // A disk's name is made from the VM's: it is the VM that the client should hear of.
+            Err(error) if exists && error.kind() == Kind::VolumeAlreadyExists => {
+                return Err(blocked.err().unwrap_or(error));
+            }
+            draft => draft?,
         };
         let uuid = draft.spec.uuid;
         let subject = Subject { r#type: SubjectType::Vm, id: uuid.to_string(), name: name.clone() };
@@ -137,7 +143,7 @@ impl VmService {
             .collect();
         let left = self
             .hypervisor
-            .run(Lane::Slow, std::time::Duration::from_secs(120), move |session| {
+            .run(Lane::Slow, Duration::from_secs(120), move |session| {
                 let mut left = Vec::new();
                 match remove_definition(session, uuid) {
                     Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
