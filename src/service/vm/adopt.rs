@@ -166,8 +166,7 @@ impl VmService {
             move |record: Option<&VmRecord>| record.is_some_and(|record| record.vm.state == wanted)
         };
         let stopped = |record: Option<&VmRecord>| {
-            record
-                .is_none_or(|record| matches!(record.vm.state, VmState::Shutoff | VmState::Crashed))
+            record.is_none_or(|record| record.vm.state == VmState::Shutoff)
         };
         match task.kind.as_str() {
             "vm.start" | "vm.restore-saved" | "vm.resume" => {
