@@ -1,7 +1,6 @@
 //! Making a VM: its new volumes, then its definition, then, if asked, its start. Each volume is
 //! journalled before it is made; a failure undoes what was done, last first.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,20 +12,21 @@ use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain, storage};
 use crate::model::{CreateVm, Plan, Subject, SubjectType};
 use crate::service::gate::Key;
-use crate::service::inventory::{Fetched, Picture};
+use crate::service::inventory::Fetched;
 use crate::service::storage::blockers;
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
 use crate::service::{Context, Outcome};
 use crate::xml;
 use crate::xml::domain::author::{DiskSource, author};
 
+/// How long a creation waits for libvirt's capabilities, which libvirt itself has to find out the
+/// first time by asking each emulator.
+const CAPABILITIES_WAIT: Duration = Duration::from_secs(15);
+
 /// The step of a volume to be made; its undo names pool and volume.
 pub(super) const VOLUME_STEP: &str = "create-volume";
 /// The step of the definition; its undo names the VM's UUID.
 pub(super) const DEFINE_STEP: &str = "define";
-
-/// How long a creation right after a connection waits for libvirt's capabilities.
-const CAPABILITIES_WAIT: Duration = Duration::from_secs(10);
 
 impl VmService {
     /// Makes a VM.
@@ -39,8 +39,9 @@ impl VmService {
     }
 
     async fn create_once(&self, ctx: &Context, request: CreateVm) -> Result<Outcome> {
-        let picture = self.picture_with_capabilities().await;
-        picture.ready()?;
+        self.inventory.picture().ready()?;
+        self.need_libvirt()?;
+        let picture = self.inventory.capable(CAPABILITIES_WAIT).await;
         let owner = ctx.principal.to_string();
         let name = request.name.clone().map(String::from).unwrap_or_default();
         let exists = picture.vms.binary_search_by(|record| record.vm.name.cmp(&name)).is_ok();
@@ -63,7 +64,6 @@ impl VmService {
             return Ok(Outcome::Planned(Box::new(plan(&draft, subject, blocked)?)));
         }
         blocked?;
-        self.need_libvirt()?;
         // Authored once before anything exists, so that what cannot be said in XML fails here.
         author(&draft.spec)?;
         let mut keys = vec![Key::VmName(name), Key::Vm(uuid)];
@@ -82,22 +82,6 @@ impl VmService {
                 move |task| async move { service.make(&task, draft).await },
             )
             .await
-    }
-
-    /// The picture, as soon as it has libvirt's capabilities: they come a little after the first
-    /// picture, and on a fresh host libvirt first probes its emulators for some seconds.
-    async fn picture_with_capabilities(&self) -> Arc<Picture> {
-        let begun = tokio::time::Instant::now();
-        loop {
-            let picture = self.inventory.picture();
-            if picture.capabilities.is_some()
-                || !picture.libvirt.connected
-                || begun.elapsed() > CAPABILITIES_WAIT
-            {
-                return picture;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 
     async fn make(&self, task: &TaskHandle, draft: Draft) -> Result<End> {
