@@ -149,7 +149,7 @@ async fn kill_9_at_any_moment_loses_no_task_and_runs_none_twice() {
     }
     let mut kills = 0;
     while workers.iter().any(|worker| !worker.is_finished()) {
-        tokio::time::sleep(Duration::from_millis(100 + random.below(1900))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(300))).await;
         if shared.left.load(Ordering::Relaxed) == 0 {
             break;
         }
@@ -192,7 +192,7 @@ async fn kill_9_at_any_moment_loses_no_task_and_runs_none_twice() {
         "{OPERATIONS} operations, {kills} kills, {} requests repeated: {by_status:?}",
         shared.repeated.load(Ordering::Relaxed)
     );
-    assert!(kills >= 10, "only {kills} kills: nothing was tried");
+    assert!(kills >= 20, "only {kills} kills: nothing was tried");
     daemon.finish().await;
     recorder.kill().expect("it is our own");
     recorder.wait().expect("it is our own");
