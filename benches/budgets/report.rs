@@ -13,8 +13,6 @@ pub enum Verdict {
     Shown,
     /// Nothing to measure yet.
     NotBuilt,
-    /// This machine could not measure it.
-    NotMeasured,
 }
 
 impl Verdict {
@@ -24,7 +22,6 @@ impl Verdict {
             Verdict::Missed => "MISSED",
             Verdict::Shown => "",
             Verdict::NotBuilt => "not built yet",
-            Verdict::NotMeasured => "not measured",
         }
     }
 }
@@ -81,13 +78,13 @@ impl Report {
         });
     }
 
-    /// A row for which there is nothing to measure.
-    pub fn without(&mut self, what: &str, budget: &str, verdict: Verdict, why: &str) {
+    /// A row for which there is nothing to measure yet.
+    pub fn not_built(&mut self, what: &str, budget: &str, why: &str) {
         self.rows.push(Row {
             what: what.to_owned(),
             budget: budget.to_owned(),
             measured: why.to_owned(),
-            verdict,
+            verdict: Verdict::NotBuilt,
             values: json!({"why": why}),
         });
     }
