@@ -75,6 +75,9 @@ pub(super) struct Shared {
     pub(super) ended: AtomicBool,
 }
 
+/// A queued closure: its lane, its ticket, and where its outcome arrives.
+type Submitted<'a, T> = (&'a Arc<LanePool>, Arc<Ticket>, oneshot::Receiver<Result<T>>);
+
 /// The closure was dropped without an answer: it panicked.
 fn died(_: oneshot::error::RecvError) -> Error {
     Error::internal("a libvirt job ended without an answer")
@@ -221,7 +224,7 @@ impl Hypervisor {
         lane: Lane,
         allowance: Allowance,
         f: impl FnOnce(&Session) -> Result<T> + Send + 'static,
-    ) -> Result<(&Arc<LanePool>, Arc<Ticket>, oneshot::Receiver<Result<T>>)> {
+    ) -> Result<Submitted<'_, T>> {
         let shared = &self.0.shared;
         if shared.stopping.load(Ordering::SeqCst) || !shared.status.borrow().connected {
             return Err(shared.unavailable());

@@ -35,7 +35,8 @@ pub enum VmState {
     /// No QEMU process.
     #[default]
     Shutoff,
-    /// The guest crashed.
+    /// The guest crashed, and its QEMU process is kept (`on_crash` preserve). Where it is not kept,
+    /// a crashed guest is shut off.
     Crashed,
     /// The guest is on its way down (libvirt's *shutdown*).
     ShuttingDown,
@@ -57,8 +58,12 @@ impl VmState {
     /// Whether a QEMU process exists.
     pub const fn is_active(self) -> bool {
         match self {
-            VmState::Running | VmState::Paused | VmState::Suspended | VmState::ShuttingDown => true,
-            VmState::Shutoff | VmState::Crashed => false,
+            VmState::Running
+            | VmState::Paused
+            | VmState::Suspended
+            | VmState::Crashed
+            | VmState::ShuttingDown => true,
+            VmState::Shutoff => false,
         }
     }
 }

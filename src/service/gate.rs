@@ -103,72 +103,87 @@ fn admit_state(condition: Condition, work: Work) -> Admission {
 fn admit_action(condition: Condition, action: VmAction, force: bool) -> Admission {
     use Admission::{Admit, AlreadySo, Deny};
     use VmState::{Crashed, Paused, Running, Shutoff, ShuttingDown, Suspended};
+    const CRASHED: Admission =
+        Deny(Kind::VmWrongState, "has crashed and its process is kept; force-stop it first");
     let state = condition.state;
     match action {
         VmAction::Start => match state {
-            Shutoff | Crashed => Admit,
+            Shutoff => Admit,
+            Crashed => CRASHED,
             Running => AlreadySo(Kind::VmAlreadyRunning),
             Paused | Suspended => Deny(Kind::VmWrongState, "is paused or sleeps; resume it"),
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
         },
         VmAction::RestoreSaved => match state {
-            Shutoff | Crashed if condition.has_saved_state => Admit,
-            Shutoff | Crashed => Deny(Kind::VmHasNoSavedState, "has no saved state"),
+            Shutoff if condition.has_saved_state => Admit,
+            Shutoff => Deny(Kind::VmHasNoSavedState, "has no saved state"),
+            Crashed => CRASHED,
             Running | Paused | Suspended | ShuttingDown => AlreadySo(Kind::VmAlreadyRunning),
         },
         VmAction::Stop | VmAction::Shutdown => match state {
             Running | ShuttingDown => Admit,
-            Paused | Suspended if force => Admit,
+            Paused | Suspended | Crashed if force => Admit,
+            Crashed => CRASHED,
             Paused | Suspended => Deny(
                 Kind::VmWrongState,
                 "is paused or sleeps, so its guest cannot react; resume it, or use force",
             ),
-            Shutoff | Crashed => AlreadySo(Kind::VmAlreadyStopped),
+            Shutoff => AlreadySo(Kind::VmAlreadyStopped),
         },
         VmAction::ForceStop | VmAction::Destroy => match state {
             Running | Paused | Suspended | ShuttingDown | Crashed => Admit,
             Shutoff => AlreadySo(Kind::VmAlreadyStopped),
         },
         VmAction::Restart => match state {
+            // It would vanish with its stop.
+            _ if state.is_active() && !condition.persistent => {
+                Deny(Kind::VmTransient, "is transient: after a stop there is nothing to start")
+            }
             Running => Admit,
-            Paused | Suspended if force => Admit,
+            Paused | Suspended | Crashed if force => Admit,
+            Crashed => CRASHED,
             Paused | Suspended => Deny(
                 Kind::VmWrongState,
                 "is paused or sleeps, so its guest cannot react; resume it, or use force",
             ),
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff | Crashed => Deny(Kind::VmNotRunning, "does not run; start it"),
+            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
         },
         VmAction::Reboot => match state {
             Running => Admit,
             Paused | Suspended => Deny(Kind::VmWrongState, "is paused or sleeps; resume it first"),
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff | Crashed => Deny(Kind::VmNotRunning, "does not run; start it"),
+            Crashed => CRASHED,
+            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
         },
         VmAction::Reset => match state {
             Running | Paused | Suspended => Admit,
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff | Crashed => Deny(Kind::VmNotRunning, "does not run; start it"),
+            Crashed => CRASHED,
+            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
         },
         VmAction::Pause | VmAction::Suspend => match state {
             Running => Admit,
             Paused => AlreadySo(Kind::VmAlreadyPaused),
             Suspended => Deny(Kind::VmWrongState, "sleeps already"),
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff | Crashed => Deny(Kind::VmNotRunning, "does not run"),
+            Crashed => CRASHED,
+            Shutoff => Deny(Kind::VmNotRunning, "does not run"),
         },
         VmAction::Resume => match state {
             Paused | Suspended => Admit,
             Running => AlreadySo(Kind::VmAlreadyRunning),
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff | Crashed => Deny(Kind::VmNotRunning, "does not run; start it"),
+            Crashed => CRASHED,
+            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
         },
         VmAction::Save => match state {
             Running | Paused if condition.persistent => Admit,
             Running | Paused => Deny(Kind::VmTransient, "is transient: its state cannot be kept"),
             Suspended => Deny(Kind::VmWrongState, "sleeps; resume it first"),
             ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff | Crashed => Deny(Kind::VmNotRunning, "does not run, so has no state to save"),
+            Crashed => CRASHED,
+            Shutoff => Deny(Kind::VmNotRunning, "does not run, so has no state to save"),
         },
     }
 }
@@ -463,6 +478,35 @@ mod tests {
     }
 
     #[test]
+    fn a_crashed_vm_has_a_process_that_only_force_ends() {
+        let crashed = Condition { state: VmState::Crashed, ..stopped() };
+        for action in VmAction::ALL {
+            let verdict = admit(crashed, Held::Free, act(action));
+            match action {
+                VmAction::ForceStop | VmAction::Destroy => assert_eq!(verdict, Admission::Admit),
+                _ => assert!(
+                    matches!(verdict, Admission::Deny(Kind::VmWrongState, _)),
+                    "{action:?}: {verdict:?}"
+                ),
+            }
+        }
+        let delete =
+            Work::Delete { force: false, remove_snapshots: false, remove_saved_state: false };
+        let verdict = admit(crashed, Held::Free, delete);
+        assert!(matches!(verdict, Admission::Deny(Kind::VmRunning, _)), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_transient_vm_is_not_restarted_because_its_stop_would_be_its_end() {
+        let transient = Condition { state: VmState::Running, persistent: false, ..stopped() };
+        for force in [false, true] {
+            let restart = Work::Action { action: VmAction::Restart, force };
+            let verdict = admit(transient, Held::Free, restart);
+            assert!(matches!(verdict, Admission::Deny(Kind::VmTransient, _)), "{verdict:?}");
+        }
+    }
+
+    #[test]
     fn every_running_vm_can_be_cut_off_even_while_its_graceful_stop_waits() {
         for state in STATES.into_iter().filter(|state| state.is_active()) {
             let condition = Condition { state, ..stopped() };
@@ -575,7 +619,8 @@ mod tests {
             let verdict = admit(condition, Held::Free, Work::Action { action, force });
             let goal_reached = match action {
                 VmAction::Start | VmAction::Resume => condition.state == VmState::Running,
-                VmAction::RestoreSaved => condition.state.is_active(),
+                VmAction::RestoreSaved =>
+                    condition.state.is_active() && condition.state != VmState::Crashed,
                 VmAction::Stop | VmAction::Shutdown | VmAction::ForceStop | VmAction::Destroy =>
                     condition.state == VmState::Shutoff,
                 VmAction::Pause | VmAction::Suspend => condition.state == VmState::Paused,

@@ -5,7 +5,7 @@ use virt::sys;
 
 use super::super::error::What;
 use super::super::session::{Session, without_nul};
-use super::{impact, target, with};
+use super::{impact, refuse_hung, target, with};
 use crate::error::Result;
 
 /// What goes with a domain's definition; libvirt refuses to undefine a domain that has one of these
@@ -109,6 +109,7 @@ pub fn set_metadata(
     // libvirt wants the prefix only together with an element.
     let prefix = element.map(|_| prefix);
     let flags = impact(live, config);
+    refuse_hung(session, &target.domain, &target.name, "set the metadata of")?;
     match target.domain.set_metadata(kind, element, prefix, Some(namespace), flags) {
         // Nothing to remove is what was asked for.
         Err(error)

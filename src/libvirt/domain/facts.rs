@@ -1,6 +1,6 @@
 //! What is known of domains: in bulk for the inventory, and one by one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 use virt::domain::Domain;
@@ -9,7 +9,7 @@ use virt::sys;
 use super::super::error::What;
 use super::super::ffi;
 use super::super::session::Session;
-use super::{state, target};
+use super::{refuse_hung, state, target};
 use crate::error::{Kind, Result};
 use crate::model::VmState;
 
@@ -48,26 +48,45 @@ pub struct DomainFacts {
 
 /// Every domain in brief.
 ///
-/// Takes five calls whatever the number of domains, and two short ones for each *active* domain:
-/// the statistics that tell an active domain's memory and vCPUs in bulk ask QEMU's monitor, and
-/// `NOWAIT` does not help against a QEMU that stops answering then. None of the calls used here waits
-/// for a monitor or a domain's job, so one hung guest cannot hold this up.
+/// Takes six calls whatever the number of domains, and two short ones for each *active* domain: the
+/// statistics that tell an active domain's memory and vCPUs in bulk ask QEMU's monitor, and `NOWAIT`
+/// does not help against a QEMU that stops answering then. None of the calls used here waits for a
+/// monitor or for a domain's job, so a hung guest cannot hold this up.
 pub fn brief_all(session: &Session) -> Result<Vec<DomainBrief>> {
     Ok(collect(session)?.into_iter().map(|(_, brief)| brief).collect())
 }
 
+/// All domains, those that cannot be read now apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    pub facts: Vec<DomainFacts>,
+    /// Domains whose definition libvirt cannot tell now because their QEMU does not answer and
+    /// another call holds their job lock. They exist; whoever keeps a picture should keep what it
+    /// knew of them.
+    pub unreadable: Vec<DomainBrief>,
+}
+
 /// Every domain in full, for the first fill of the inventory: [`brief_all`] and one or two XML
 /// documents per domain. A domain that vanishes meanwhile is left out.
-pub fn facts_all(session: &Session) -> Result<Vec<DomainFacts>> {
-    let mut all = Vec::new();
+pub fn survey(session: &Session) -> Result<Survey> {
+    let mut survey = Survey::default();
     for (domain, brief) in collect(session)? {
-        match complete(session, &domain, brief) {
-            Ok(facts) => all.push(facts),
+        match complete(session, &domain, &brief) {
+            Ok(facts) => survey.facts.push(facts),
             Err(error) if error.kind() == Kind::VmNotFound => {}
+            Err(error) if error.kind() == Kind::VmBusy => {
+                tracing::warn!(vm = brief.name, ?error, "a VM cannot be read");
+                survey.unreadable.push(brief);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(all)
+    Ok(survey)
+}
+
+/// The readable part of [`survey`].
+pub fn facts_all(session: &Session) -> Result<Vec<DomainFacts>> {
+    survey(session).map(|survey| survey.facts)
 }
 
 /// One domain in brief.
@@ -77,10 +96,13 @@ pub fn brief(session: &Session, uuid: Uuid) -> Result<DomainBrief> {
 }
 
 /// One domain in full.
+///
+/// # Errors
+/// `VmBusy` at once if its QEMU does not answer, rather than after libvirt's 30 s.
 pub fn facts(session: &Session, uuid: Uuid) -> Result<DomainFacts> {
     let target = target(session, uuid)?;
     let brief = one(session, &target.domain, &target.name)?;
-    complete(session, &target.domain, brief)
+    complete(session, &target.domain, &brief)
 }
 
 /// The names of a domain's snapshots, in libvirt's order.
@@ -116,6 +138,7 @@ fn collect(session: &Session) -> Result<Vec<(Domain, DomainBrief)>> {
         other => other?,
     };
 
+    let sizes = inactive_sizes(session)?;
     let mut all = Vec::new();
     for (domain, known) in states(session)? {
         let (Ok(uuid), Ok(name)) = (domain.uuid(), domain.name()) else { continue };
@@ -136,7 +159,13 @@ fn collect(session: &Session) -> Result<Vec<(Domain, DomainBrief)>> {
             }
             None => fill_state(session, &domain, &mut brief),
         }
-        .and_then(|()| fill_sizes(session, &domain, &mut brief));
+        .and_then(|()| match sizes.get(&uuid).filter(|_| brief.id.is_none()) {
+            Some(sizes) => {
+                sizes.put(&mut brief);
+                Ok(())
+            }
+            None => fill_sizes(session, &domain, &mut brief),
+        });
         match filled {
             Ok(()) => all.push((domain, brief)),
             Err(error) if error.kind() == Kind::VmNotFound => {}
@@ -177,6 +206,50 @@ fn states(session: &Session) -> Result<Vec<(Domain, Option<StateNumbers>)>> {
     }
 }
 
+/// Memory (KiB) and vCPUs of one domain.
+struct Sizes {
+    memory: u64,
+    max_memory: u64,
+    vcpus: u32,
+    max_vcpus: u32,
+}
+
+impl Sizes {
+    fn read(params: &ffi::typed::Params) -> Option<Sizes> {
+        let count = |name| u32::try_from(params.u64(name)?).ok();
+        Some(Sizes {
+            memory: params.u64("balloon.current")?,
+            max_memory: params.u64("balloon.maximum")?,
+            vcpus: count("vcpu.current")?,
+            max_vcpus: count("vcpu.maximum")?,
+        })
+    }
+
+    fn put(&self, brief: &mut DomainBrief) {
+        brief.memory_kib = self.memory;
+        brief.max_memory_kib = self.max_memory;
+        brief.vcpus = self.vcpus;
+        brief.max_vcpus = self.max_vcpus;
+    }
+}
+
+/// The sizes of inactive domains in bulk: without a process there is no monitor to wait for. Empty
+/// where the driver does not tell.
+fn inactive_sizes(session: &Session) -> Result<HashMap<Uuid, Sizes>> {
+    if !session.is_qemu() {
+        return Ok(HashMap::new());
+    }
+    let groups = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_VCPU;
+    let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        | sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE;
+    let records = ffi::domain::all_stats(session.connect(), groups, flags)
+        .map_err(session.failed("list the VMs of", What::Host))?;
+    Ok(records
+        .into_iter()
+        .filter_map(|(domain, params)| Some((domain.uuid().ok()?, Sizes::read(&params)?)))
+        .collect())
+}
+
 fn fill_state(session: &Session, domain: &Domain, brief: &mut DomainBrief) -> Result<()> {
     let (number, reason) = ffi::domain::state(domain)
         .map_err(session.failed("read the state of", What::Vm(&brief.name)))?;
@@ -209,7 +282,7 @@ fn one(session: &Session, domain: &Domain, name: &str) -> Result<DomainBrief> {
         ..DomainBrief::default()
     };
     fill_state(session, domain, &mut brief)?;
-    brief.id = if brief.state.is_active() { domain.id() } else { None };
+    brief.id = domain.id();
     // Drivers that know no autostart, saved state or snapshots have none of them.
     let optional = |result: std::result::Result<bool, virt::error::Error>| match result {
         Ok(value) => Ok(value),
@@ -225,15 +298,20 @@ fn one(session: &Session, domain: &Domain, name: &str) -> Result<DomainBrief> {
     Ok(brief)
 }
 
-fn complete(session: &Session, domain: &Domain, brief: DomainBrief) -> Result<DomainFacts> {
+fn complete(session: &Session, domain: &Domain, brief: &DomainBrief) -> Result<DomainFacts> {
     let failed = |error| session.failed("read", What::Vm(&brief.name))(error);
+    // A crashed domain can be active: its process is kept for inspection.
+    let active = brief.id.is_some();
+    if active {
+        refuse_hung(session, domain, &brief.name, "read")?;
+    }
     let xml = domain.xml_desc(0).map_err(failed)?;
-    let inactive_xml = if brief.state.is_active() && brief.persistent {
+    let inactive_xml = if active && brief.persistent {
         Some(domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).map_err(failed)?)
     } else {
         None
     };
     let snapshot_count =
         if brief.has_snapshots { domain.num_snapshots(0).map_err(failed)? } else { 0 };
-    Ok(DomainFacts { snapshot_count, xml, inactive_xml, brief })
+    Ok(DomainFacts { snapshot_count, xml, inactive_xml, brief: brief.clone() })
 }

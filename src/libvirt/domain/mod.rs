@@ -13,18 +13,23 @@ mod power;
 mod state;
 mod tune;
 
+use std::time::{Duration, Instant};
+
 use uuid::Uuid;
 use virt::domain::Domain;
 
 use super::error::What;
+use super::ffi;
 use super::session::{Session, without_nul};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 pub use define::{
     UndefineFlags, define, set_autostart, set_description, set_metadata, undefine, xml,
 };
 pub use device::{BlockInfo, attach_device, block_info, detach_device, update_device};
-pub use facts::{DomainBrief, DomainFacts, brief, brief_all, facts, facts_all, snapshot_names};
+pub use facts::{
+    DomainBrief, DomainFacts, Survey, brief, brief_all, facts, facts_all, snapshot_names, survey,
+};
 pub use job::{JobInfo, abort_job, job_info};
 pub use power::{
     ShutdownMode, destroy, managed_save, managed_save_remove, pm_wakeup, reboot, reset, resume,
@@ -72,8 +77,58 @@ fn target(session: &Session, uuid: Uuid) -> Result<Target> {
     Ok(Target { domain, name })
 }
 
-/// Looks up the domain and does one thing to it; `doing` is the verb of a refusal's message.
+/// A monitor command that takes longer than this means that QEMU is stopped, stuck, or at something
+/// long: libvirt's commands are normally answered within milliseconds.
+const HUNG: Duration = Duration::from_secs(1);
+
+/// Refuses to do something to a domain whose QEMU does not answer.
+///
+/// The call that found QEMU hung waits for it without end, and every further one would wait 30 s for
+/// that one's job lock: with this at most a few workers are ever lost to one hung guest. A QEMU that
+/// is busy right now is given [`HUNG`] to answer. The question itself waits for nothing.
+fn refuse_hung(session: &Session, domain: &Domain, name: &str, doing: &str) -> Result<()> {
+    if !session.is_qemu() {
+        return Ok(());
+    }
+    let patience = Instant::now() + HUNG;
+    loop {
+        match ffi::domain::monitor_busy(domain) {
+            Ok(Some(busy)) if busy >= HUNG => {
+                let seconds = busy.as_secs();
+                return Err(Error::new(
+                    Kind::VmBusy,
+                    format!(
+                        "cannot {doing} VM {name:?}: its QEMU has not answered for {seconds} s"
+                    ),
+                )
+                .with_hint("stop it with force, or find out what holds its QEMU process")
+                .with_detail("unanswered_seconds", seconds));
+            }
+            Ok(Some(_)) if Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // An inactive domain, or one that answers. A failed question leaves the verdict to the
+            // call itself.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Does one thing to a domain whose QEMU must answer for it; `doing` is the verb of a refusal's
+/// message.
 fn with<T>(
+    session: &Session,
+    uuid: Uuid,
+    doing: &str,
+    call: impl FnOnce(&Domain) -> std::result::Result<T, virt::error::Error>,
+) -> Result<T> {
+    let target = target(session, uuid)?;
+    refuse_hung(session, &target.domain, &target.name, doing)?;
+    call(&target.domain).map_err(session.failed(doing, target.what()))
+}
+
+/// Does one thing to a domain even if its QEMU hangs.
+fn with_any<T>(
     session: &Session,
     uuid: Uuid,
     doing: &str,

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use virt::sys;
 
 use super::super::session::Session;
-use super::with;
+use super::{with, with_any};
 use crate::error::Result;
 
 /// Who is asked to bring the guest down.
@@ -35,7 +35,8 @@ pub fn shutdown(session: &Session, uuid: Uuid, mode: ShutdownMode) -> Result<()>
 /// Stops the domain without asking the guest. `graceful` gives QEMU time to flush (`SIGTERM` alone)
 /// and fails with `VmBusy` or `LibvirtRefused` if it does not end; without it QEMU is killed.
 pub fn destroy(session: &Session, uuid: Uuid, graceful: bool) -> Result<()> {
-    with(session, uuid, "stop", |domain| {
+    // libvirt signals the process before it takes the job lock: this is the way out of a hang.
+    with_any(session, uuid, "stop", |domain| {
         if graceful && session.is_qemu() {
             domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)
         } else {

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_int, c_uint};
 use std::ptr;
+use std::time::Duration;
 
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -50,6 +51,19 @@ pub(in crate::libvirt) fn state(domain: &Domain) -> Result<(i32, i32), Error> {
     // SAFETY: the domain outlives the call; both out-pointers are valid for it.
     let done = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
     if done < 0 { Err(last_error()) } else { Ok((state, reason)) }
+}
+
+/// `virDomainGetControlInfo`: how long QEMU's monitor has been busy with one command of libvirt's, or
+/// `None` if it is idle. Reads libvirt's memory and waits for nothing.
+pub(in crate::libvirt) fn monitor_busy(domain: &Domain) -> Result<Option<Duration>, Error> {
+    let mut info = sys::virDomainControlInfo { state: 0, details: 0, stateTime: 0 };
+    // SAFETY: domain and structure outlive the call.
+    let done = unsafe { sys::virDomainGetControlInfo(domain.as_ptr(), &mut info, 0) };
+    if done < 0 {
+        return Err(last_error());
+    }
+    let busy = info.state == sys::VIR_DOMAIN_CONTROL_OCCUPIED;
+    Ok(busy.then(|| Duration::from_millis(info.stateTime)))
 }
 
 /// `virDomainGetBlockInfo`: capacity, allocation and physical size in bytes.

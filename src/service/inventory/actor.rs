@@ -28,9 +28,10 @@ pub(super) enum Command {
         ticket: u64,
         reply: Option<oneshot::Sender<Option<Arc<VmRecord>>>>,
     },
-    /// Every VM there is.
+    /// Every VM there is; of some only that they are there.
     Fill {
         fetched: Vec<Fetched>,
+        unreadable: Vec<DomainBrief>,
         ticket: u64,
     },
     /// libvirt confirmed these, as they are known.
@@ -99,7 +100,9 @@ impl Actor {
                     let _ = reply.send(self.picture.load().by_uuid.get(&uuid).cloned());
                 }
             }
-            Command::Fill { fetched, ticket } => self.fill(fetched, ticket),
+            Command::Fill { fetched, unreadable, ticket } => {
+                self.fill(fetched, unreadable, ticket);
+            }
             Command::Confirmed { at } => self.change(|picture| {
                 picture.confirmed_at = Some(at);
                 false
@@ -213,7 +216,7 @@ impl Actor {
         });
     }
 
-    fn fill(&mut self, fetched: Vec<Fetched>, ticket: u64) {
+    fn fill(&mut self, fetched: Vec<Fetched>, unreadable: Vec<DomainBrief>, ticket: u64) {
         let paths = self.picture.load().paths.clone();
         let old = self.picture.load_full();
         let mut records: Vec<Arc<VmRecord>> = Vec::with_capacity(fetched.len());
@@ -229,6 +232,15 @@ impl Actor {
             }
             *seen = ticket;
             records.extend(self.build(one, &paths, None));
+        }
+        for brief in unreadable {
+            // It is there, and hangs: what was known of it stands, with the state it has now.
+            present.insert(brief.uuid);
+            if let Some(record) = old.by_uuid.get(&brief.uuid) {
+                let mut known = build::facts_of(record);
+                known.brief = brief;
+                records.extend(self.build(&known, &paths, None));
+            }
         }
         let mut gone = Vec::new();
         for record in &old.vms {

@@ -166,6 +166,21 @@ impl Inventory {
         matches!(arrived, Ok(Ok(_)))
     }
 
+    /// The first picture that knows libvirt's capabilities, or the present one after `wait`.
+    pub async fn capable(&self, wait: Duration) -> Arc<Picture> {
+        let mut changes = self.changes();
+        // A time-out is answered with the picture there is.
+        let _ = tokio::time::timeout(wait, async {
+            while self.picture.load().capabilities.is_none() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+        self.picture()
+    }
+
     /// Ticks with every picture that differs from the one before.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.epoch.clone()

@@ -224,12 +224,12 @@ async fn fill(inventory: &Inventory) -> bool {
         })
         .await;
     match result {
-        Ok((ticket, fetched)) => {
+        Ok((ticket, (fetched, unreadable))) => {
             let count = fetched.len();
             send(inventory, Command::Connection(inventory.hypervisor.status()));
             // Pools first, so that the records find their volumes at once.
             refresh_resources(inventory).await;
-            send(inventory, Command::Fill { fetched, ticket });
+            send(inventory, Command::Fill { fetched, unreadable, ticket });
             tracing::info!(
                 vms = count,
                 milliseconds = begun.elapsed().as_millis(),

@@ -39,13 +39,14 @@ pub(super) const fn task_kind(action: VmAction) -> &'static str {
     }
 }
 
-/// The state an action leads to.
-const fn goal(action: VmAction) -> VmState {
+/// The state an action leads to from this one.
+const fn goal(action: VmAction, state: VmState) -> VmState {
     match action {
+        // The reset button of a VM that is paused leaves it paused.
+        VmAction::Reset => state,
         VmAction::Start
         | VmAction::Restart
         | VmAction::Reboot
-        | VmAction::Reset
         | VmAction::Resume
         | VmAction::RestoreSaved => VmState::Running,
         VmAction::Stop
@@ -184,7 +185,7 @@ impl VmService {
         let value = serde_json::to_value(&stop).map_err(Error::internal)?;
         task.intend(vec![(GRACEFUL_STEP.to_owned(), value)]).await?;
         let state = self.condition(uuid)?.state;
-        if matches!(state, VmState::Paused | VmState::Suspended) {
+        if matches!(state, VmState::Paused | VmState::Suspended | VmState::Crashed) {
             // Only with force: such a guest cannot react, so there is nothing to wait for.
             let now = GracefulStop { until: Timestamp::now(), ..stop };
             return self.follow_stop(task, uuid, name, &now).await;
@@ -283,7 +284,7 @@ fn progress_of(info: &domain::JobInfo) -> Progress {
 fn plan(record: &VmRecord, request: &ActionRequest, blocked: Result<()>) -> Plan {
     let action = request.action;
     let vm = &record.vm;
-    let to = goal(action);
+    let to = goal(action, vm.state);
     let changes = if vm.state == to {
         Vec::new()
     } else {

@@ -166,8 +166,7 @@ impl VmService {
             move |record: Option<&VmRecord>| record.is_some_and(|record| record.vm.state == wanted)
         };
         let stopped = |record: Option<&VmRecord>| {
-            record
-                .is_none_or(|record| matches!(record.vm.state, VmState::Shutoff | VmState::Crashed))
+            record.is_none_or(|record| record.vm.state == VmState::Shutoff)
         };
         match task.kind.as_str() {
             "vm.start" | "vm.restore-saved" | "vm.resume" => {
@@ -294,9 +293,7 @@ impl VmService {
     }
 
     async fn judge_delete(&self, uuid: Uuid, name: &str, steps: &[Step]) -> Result<End> {
-        if let Err(stays) = self.settle(uuid, name, |record| record.is_none()).await {
-            return Err(stays);
-        }
+        self.settle(uuid, name, |record| record.is_none()).await?;
         let volumes: Vec<VolumeRef> = steps
             .iter()
             .filter(|step| step.action == DELETE_VOLUME_STEP)

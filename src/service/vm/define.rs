@@ -94,7 +94,7 @@ fn with_identity(vm: &Vm, xml: &str) -> Result<String> {
             Kind::NotSupported,
             format!("the XML would rename VM {:?}, which is not supported yet", vm.name),
         )
-        .with_hint(format!("say <name>{}</name>", vm.name)));
+        .with_hint(format!("let <name> say {:?}", vm.name)));
     }
     edit::set_identity(xml, vm.uuid, &vm.name)
 }

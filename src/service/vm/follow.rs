@@ -130,9 +130,7 @@ impl VmService {
         let mut changes = self.inventory.changes();
         loop {
             let gone = match self.inventory.picture().by_uuid.get(&uuid) {
-                Some(record) => {
-                    matches!(record.vm.state, VmState::Shutoff | VmState::Crashed)
-                }
+                Some(record) => record.vm.state == VmState::Shutoff,
                 // A transient VM vanishes with its stop.
                 None => true,
             };

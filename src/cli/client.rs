@@ -1,0 +1,388 @@
+//! HTTP/1.1 to the daemon, over its Unix socket or loopback TCP.
+//!
+//! Every request can be sent again: reads by their nature, changes because they carry an
+//! `Idempotency-Key`. A connection that breaks after it stood (the daemon was restarted) is
+//! therefore tried again for some seconds, and nothing happens twice.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+
+use super::endpoint::Endpoint;
+use super::failure::{Exit, Failure, Result};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a reply may take on top of what the request asks the daemon to wait.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Pauses before a broken connection is tried again.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+/// No reply of the API comes near this.
+const MAX_REPLY: usize = 256 << 20;
+/// What every path of the API begins with.
+pub const BASE: &str = "/api/v1";
+/// The VMs' path.
+pub const VMS: &str = "/virtualization/virtualmachines";
+
+/// One request. Paths are relative to [`BASE`] unless they name a root of their own.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: Method,
+    /// Path and query, escaped.
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Request {
+    /// A request without a body.
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Request { method, path: path.into(), headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// A read.
+    pub fn get(path: impl Into<String>) -> Self {
+        Request::new(Method::GET, path)
+    }
+
+    /// Adds a JSON body.
+    #[must_use]
+    pub fn json(self, value: &Value) -> Self {
+        self.body("application/json", value.to_string())
+    }
+
+    /// Adds a body of any type.
+    #[must_use]
+    pub fn body(mut self, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        self.body = body.into();
+        self
+    }
+
+    /// Adds a header; a value that no header can carry is left out.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// Adds a query parameter.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.path.push(if self.path.contains('?') { '&' } else { '?' });
+        self.path.push_str(&format!("{}={}", escape(name), escape(value)));
+        self
+    }
+
+    /// Adds a query parameter that may be absent.
+    #[must_use]
+    pub fn maybe(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.query(name, value),
+            None => self,
+        }
+    }
+}
+
+/// A whole reply.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// Whether the body is JSON.
+    pub fn is_json(&self) -> bool {
+        let media = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        media.is_some_and(|media| media.starts_with("application/") && media.contains("json"))
+    }
+
+    /// The object's version, for `If-Match`.
+    pub fn etag(&self) -> Option<&str> {
+        self.headers.get(ETAG)?.to_str().ok()
+    }
+
+    /// `data` of a success; null where there is no body.
+    ///
+    /// # Errors
+    /// A success that is not in the API's envelope.
+    pub fn data(&self) -> Result<Value> {
+        if self.body.is_empty() {
+            return Ok(Value::Null);
+        }
+        let mut body: Value =
+            serde_json::from_slice(&self.body).map_err(Failure::unintelligible)?;
+        match body.get_mut("data") {
+            Some(data) => Ok(data.take()),
+            None => Err(Failure::unintelligible("it holds no `data`")),
+        }
+    }
+
+    /// The reply itself if it is a success, else what the daemon reported.
+    ///
+    /// # Errors
+    /// The failure that the reply reports.
+    pub fn checked(self) -> Result<Self> {
+        if self.status.is_success() { Ok(self) } else { Err(self.failure()) }
+    }
+
+    /// The failure that a reply without success reports.
+    pub fn failure(&self) -> Failure {
+        let body: Option<Value> = serde_json::from_slice(&self.body).ok();
+        let status = self.status.as_u16();
+        match body.as_ref().and_then(|body| body.get("error")) {
+            Some(error) if error.is_object() => Failure::reported(error, Some(status)),
+            _ => {
+                let exit = Exit::of("", Some(status));
+                Failure::new(exit, format!("the daemon answered {}", self.status))
+                    .with_hint("is this really vapord? check --socket and VAPOR_SOCKET")
+            }
+        }
+    }
+}
+
+/// A failed exchange: whether a connection stood before it broke.
+enum Broken {
+    NeverStood(io::Error),
+    Broke(String),
+    Silent,
+    TooLarge,
+}
+
+/// The daemon, as the commands see it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    endpoint: Endpoint,
+}
+
+impl Client {
+    /// Nothing is connected yet.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Client { endpoint }
+    }
+
+    /// The daemon's address.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// A read of JSON.
+    ///
+    /// # Errors
+    /// Whatever keeps the daemon from being reached, and what it reports.
+    pub async fn get(&self, path: impl Into<String>) -> Result<Value> {
+        self.send(&Request::get(path)).await?.checked()?.data()
+    }
+
+    /// Sends and reads the whole reply, whatever its status.
+    ///
+    /// # Errors
+    /// [`Exit::Unreachable`].
+    pub async fn send(&self, request: &Request) -> Result<Reply> {
+        let mut pauses = PAUSES.iter();
+        let mut stood = false;
+        loop {
+            let broken = match self.attempt(request).await {
+                Ok(reply) => return Ok(reply),
+                Err(broken) => broken,
+            };
+            stood |= matches!(broken, Broken::Broke(_));
+            match (stood, pauses.next()) {
+                (true, Some(pause)) => sleep(*pause).await,
+                (true, None) | (false, _) => return Err(self.explain(broken)),
+            }
+        }
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<Reply, Broken> {
+        let whole = async {
+            let response = self.open(request).await?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_REPLY).collect().await.map_err(|error| {
+                if error.is::<http_body_util::LengthLimitError>() {
+                    Broken::TooLarge
+                } else {
+                    Broken::Broke(error.to_string())
+                }
+            })?;
+            Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        };
+        timeout(PATIENCE, whole).await.unwrap_or(Err(Broken::Silent))
+    }
+
+    /// Sends and returns as soon as the head of the reply is there: for streams. Not repeated.
+    ///
+    /// # Errors
+    /// [`Exit::Unreachable`].
+    pub async fn stream(&self, request: &Request) -> Result<Response<Incoming>> {
+        match timeout(PATIENCE, self.open(request)).await {
+            Ok(opened) => opened.map_err(|broken| self.explain(broken)),
+            Err(_) => Err(self.explain(Broken::Silent)),
+        }
+    }
+
+    async fn open(&self, request: &Request) -> Result<Response<Incoming>, Broken> {
+        match &self.endpoint {
+            Endpoint::Unix(path) => {
+                let stream = timeout(CONNECT, UnixStream::connect(path)).await;
+                self.exchange(
+                    stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+                    request,
+                )
+                .await
+            }
+            Endpoint::Tcp { host, port } => {
+                let stream = timeout(CONNECT, TcpStream::connect((host.as_str(), *port))).await;
+                self.exchange(
+                    stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+                    request,
+                )
+                .await
+            }
+        }
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: io::Result<S>,
+        request: &Request,
+    ) -> Result<Response<Incoming>, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = TokioIo::new(stream.map_err(Broken::NeverStood)?);
+        let broke = |error: hyper::Error| Broken::Broke(error.to_string());
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(stream).await.map_err(broke)?;
+        // ends when the reply has been read or dropped
+        tokio::spawn(connection);
+        let host = match &self.endpoint {
+            Endpoint::Unix(_) => "localhost".to_owned(),
+            tcp => tcp.to_string().trim_start_matches("http://").to_owned(),
+        };
+        let mut built = http::Request::builder()
+            .method(request.method.clone())
+            .uri(absolute(&request.path))
+            .header(HOST, host)
+            .header(USER_AGENT, concat!("vapor/", env!("CARGO_PKG_VERSION")));
+        if !request.headers.contains_key(ACCEPT) {
+            built = built.header(ACCEPT, "application/json");
+        }
+        for (name, value) in &request.headers {
+            built = built.header(name, value);
+        }
+        let built = built.body(Full::new(request.body.clone())).map_err(|error| {
+            Broken::NeverStood(io::Error::new(io::ErrorKind::InvalidInput, error))
+        })?;
+        sender.send_request(built).await.map_err(broke)
+    }
+
+    fn explain(&self, broken: Broken) -> Failure {
+        let failure = |what: String| Failure::new(Exit::Unreachable, what);
+        let endpoint = &self.endpoint;
+        match broken {
+            Broken::NeverStood(error) => endpoint.unreachable(&error),
+            Broken::Broke(error) => failure(format!("the connection to vapord broke: {error}"))
+                .with_hint(format!("is it vapord that listens on {endpoint}? its log says more")),
+            Broken::Silent => {
+                failure(format!("vapord did not answer within {} s", PATIENCE.as_secs()))
+                    .with_hint("see `vapor task list` for whether the request has arrived")
+            }
+            Broken::TooLarge => {
+                Failure::new(Exit::Failed, "the reply is larger than anything vapord sends")
+            }
+        }
+    }
+}
+
+/// The path below the API's base, unless it names another root of the daemon's.
+pub fn absolute(path: &str) -> String {
+    const ROOTS: [&str; 7] =
+        ["/api/", "/cloudapi/", "/docs", "/health", "/ready", "/version", "/metrics"];
+    if ROOTS.iter().any(|root| path.starts_with(root)) {
+        return path.to_owned();
+    }
+    format!("{BASE}/{}", path.trim_start_matches('/'))
+}
+
+/// One segment of a path, or one part of a query, with everything escaped that could mean more
+/// than itself.
+pub fn escape(text: &str) -> String {
+    // a segment of dots alone would be taken for a step
+    let dots = text.bytes().all(|byte| byte == b'.');
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'.' if dots => escaped.push_str("%2E"),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte));
+            }
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
+}
+
+/// The path of one VM, by name or UUID, with what follows it.
+pub fn vm_path(id: &str, rest: &str) -> String {
+    format!("{VMS}/{}{rest}", escape(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        assert_eq!(vm_path("web1", "/xml"), "/virtualization/virtualmachines/web1/xml");
+        assert_eq!(escape("a/b?c#d e\u{e9}"), "a%2Fb%3Fc%23d%20e%C3%A9");
+        assert_eq!((escape(".."), escape("a.b")), ("%2E%2E".to_owned(), "a.b".to_owned()));
+    }
+
+    #[test]
+    fn paths_get_the_base_unless_they_have_a_root() {
+        assert_eq!(absolute("tasks?limit=1"), "/api/v1/tasks?limit=1");
+        assert_eq!(absolute("/tasks"), "/api/v1/tasks");
+        assert_eq!(absolute("/api/v1/tasks"), "/api/v1/tasks");
+        assert_eq!(absolute("/health"), "/health");
+    }
+
+    #[test]
+    fn queries_add_up() {
+        let request =
+            Request::get("tasks").query("a", "1&2").maybe("b", None).maybe("c", Some("x"));
+        assert_eq!(request.path, "tasks?a=1%262&c=x");
+    }
+
+    #[test]
+    fn a_failure_that_is_not_vapords_is_said_to_be_none() {
+        let reply = Reply {
+            status: StatusCode::NOT_FOUND,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"<html>"),
+        };
+        let failure = reply.failure();
+        assert_eq!(failure.exit, Exit::NotFound);
+        assert!(failure.render().contains("really vapord"));
+    }
+}

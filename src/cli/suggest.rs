@@ -1,0 +1,80 @@
+//! The nearest name to a mistyped one.
+
+use serde_json::Value;
+
+use super::client::{Request, VMS};
+use super::context::Context;
+use super::failure::Failure;
+use super::output::fetch_list;
+use crate::error::Kind;
+
+/// Adds the nearest VM's name to a failure that says there is none of that name, unless the daemon
+/// has named one already.
+pub async fn for_vm(cx: &Context, typed: &str, failure: Failure) -> Failure {
+    let vms = Request::get(VMS).query("fields", "name");
+    lookup(cx, Kind::VmNotFound, vms, "vms", typed, failure).await
+}
+
+/// The same for pools.
+pub async fn for_pool(cx: &Context, typed: &str, failure: Failure) -> Failure {
+    let pools = Request::get("/virtualization/storages/pools");
+    lookup(cx, Kind::PoolNotFound, pools, "pools", typed, failure).await
+}
+
+async fn lookup(
+    cx: &Context,
+    kind: Kind,
+    list: Request,
+    noun: &str,
+    typed: &str,
+    failure: Failure,
+) -> Failure {
+    if failure.code.as_deref() != Some(kind.code()) || failure.has_suggestion() {
+        return failure;
+    }
+    // a list that cannot be had is no reason to hide the failure itself
+    let Ok(data) = fetch_list(cx, list, noun, None).await else { return failure };
+    let items = data.get(noun).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names = items.iter().filter_map(|item| item.get("name")?.as_str());
+    match nearest(typed, names) {
+        Some(near) => failure.with_suggestion(near),
+        None => failure,
+    }
+}
+
+/// The known word that is fewest slips away from the typed one, if it is near enough to have been
+/// meant: a third of its length, or begun with it.
+pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let typed = typed.to_lowercase();
+    let near = |word: &str| {
+        let word = word.to_lowercase();
+        let distance = strsim::damerau_levenshtein(&typed, &word);
+        let begun = typed.chars().count() >= 3 && word.starts_with(&typed);
+        let meant = distance <= (word.chars().count() / 3).max(1) || begun;
+        meant.then_some((distance, word))
+    };
+    known.filter_map(|word| near(word).map(|rank| (rank, word))).min().map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
+        nearest(typed, known.iter().copied())
+    }
+
+    #[test]
+    fn slips_of_the_finger_are_understood() {
+        assert_eq!(near("wbe1", &["db1", "web1", "web2"]), Some("web1"));
+        assert_eq!(near("Web1", &["web1"]), Some("web1"));
+        assert_eq!(near("databas", &["database-primary", "web"]), Some("database-primary"));
+    }
+
+    #[test]
+    fn what_is_far_away_is_not_suggested() {
+        assert_eq!(near("mail", &["web1", "db1"]), None);
+        assert_eq!(near("", &["web1"]), None);
+        assert_eq!(near("x", &[]), None);
+    }
+}

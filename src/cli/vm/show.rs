@@ -1,0 +1,217 @@
+//! `vapor vm show`.
+
+use clap::Args;
+
+use super::super::client::{Request, vm_path};
+use super::super::context::{Context, Style};
+use super::super::failure::Result;
+use super::super::output::{Format, Sheet, read};
+use super::super::suggest;
+use super::super::text::{NONE, bytes, mib, moment, or_none, plain, safe, yes_no};
+use super::list::note_stale;
+use crate::model::{Disk, GuestAgentState, Nic, Vm, VmState};
+
+/// Which VM is shown.
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// Name or UUID
+    #[arg(value_name = "VM", value_parser = super::vm_name())]
+    pub name: String,
+}
+
+/// Shows.
+pub async fn run(cx: &mut Context, args: &ShowArgs) -> Result<()> {
+    let request = Request::get(vm_path(&args.name, ""));
+    let reply = match cx.client.send(&request).await?.checked() {
+        Ok(reply) => reply,
+        Err(failure) => return Err(suggest::for_vm(cx, &args.name, failure).await),
+    };
+    let data = reply.data()?;
+    if cx.format.is_data() {
+        return cx.print_value(&data);
+    }
+    let vm: Vm = read(data)?;
+    if cx.format == Format::Name {
+        return cx.print(&format!("{}\n", safe(&vm.name)));
+    }
+    let text = sheet(cx, &vm).render();
+    cx.print(&text)?;
+    if let Some(stale) = &vm.stale {
+        note_stale(cx, stale);
+    }
+    Ok(())
+}
+
+fn sheet(cx: &Context, vm: &Vm) -> Sheet {
+    let wide = cx.format == Format::Wide;
+    let mut sheet = Sheet::default();
+    sheet.row("name", &vm.name).row("uuid", vm.uuid.to_string());
+    if !vm.description.is_empty() {
+        sheet.row("description", &vm.description);
+    }
+    sheet.painted("state", state(cx, vm));
+    sheet.row("vcpus", with_max(vm.vcpus.to_string(), vm.max_vcpus.to_string()));
+    sheet.row("memory", with_max(mib(vm.memory), mib(vm.max_memory)));
+    sheet.row("machine", machine(vm));
+    sheet.row("boot", or_none(Some(&vm.os.boot.join(", "))));
+    sheet.row("autostart", yes_no(vm.autostart));
+    if !vm.persistent {
+        sheet.row("persistent", "no: it is gone once it stops");
+    }
+    sheet.rows("disks", vm.disks.iter().map(disk));
+    sheet.rows("networks", vm.networks.iter().map(nic));
+    sheet.rows(
+        "graphics",
+        vm.graphics.iter().map(|graphics| {
+            let at = match (&graphics.listen, graphics.port) {
+                (Some(listen), Some(port)) => format!(" on {listen}:{port}"),
+                (None, Some(port)) => format!(" on port {port}"),
+                _ => String::new(),
+            };
+            format!("{}{at}", graphics.r#type)
+        }),
+    );
+    if wide {
+        sheet.rows("devices", devices(vm));
+    }
+    guest(cx, vm, &mut sheet);
+    if vm.snapshot_count > 0 {
+        sheet.row("snapshots", vm.snapshot_count.to_string());
+    }
+    if vm.has_saved_state {
+        sheet.row("saved state", "yes: the next start goes on from it");
+    }
+    sheet.rows("labels", vm.labels.iter().map(|(key, value)| format!("{key}={value}")));
+    if let Some(owner) = &vm.owner {
+        sheet.row("owner", owner);
+    }
+    if let Some(then) = vm.created_at {
+        sheet.row("created", moment(cx.now, then));
+    }
+    if let Some(then) = vm.updated_at {
+        sheet.row("changed", moment(cx.now, then));
+    }
+    if let Some(pending) = &vm.pending {
+        sheet.rows(
+            "next boot",
+            pending.changes.iter().map(|change| {
+                format!(
+                    "{}: {} -> {}",
+                    change.field,
+                    plain(&change.running),
+                    plain(&change.next_boot)
+                )
+            }),
+        );
+    }
+    sheet
+}
+
+/// Devices without a view of their own; those of one kind and model on one line.
+fn devices(vm: &Vm) -> Vec<String> {
+    let mut counted: Vec<(String, usize)> = Vec::new();
+    for device in &vm.devices {
+        let name = match &device.model {
+            Some(model) => format!("{} {model}", device.kind),
+            None => device.kind.clone(),
+        };
+        match counted.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((name, 1)),
+        }
+    }
+    let line = |(name, count)| if count == 1 { name } else { format!("{name} ({count} of them)") };
+    counted.into_iter().map(line).collect()
+}
+
+fn guest(cx: &Context, vm: &Vm, sheet: &mut Sheet) {
+    let Some(details) = &vm.runtime_details else { return };
+    sheet.row(
+        "guest agent",
+        match details.guest_agent {
+            GuestAgentState::NotConfigured => "no channel for one",
+            GuestAgentState::NotConnected => "not running in the guest",
+            GuestAgentState::Connected => "connected",
+            GuestAgentState::NotResponding => "does not answer",
+        },
+    );
+    if let Some(hostname) = &details.hostname {
+        sheet.row("hostname", hostname);
+    }
+    let os = details.os_name.as_deref().or(details.os_id.as_deref());
+    if os.is_some() || details.kernel.is_some() {
+        let parts = [os, details.kernel.as_deref(), details.machine.as_deref()];
+        sheet.row("guest", parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    }
+    sheet.rows(
+        "addresses",
+        details.addresses.iter().map(|address| {
+            let interface = address.interface.as_deref().map(|name| format!(" on {name}"));
+            format!(
+                "{}/{}{} ({})",
+                address.address,
+                address.prefix,
+                interface.unwrap_or_default(),
+                address.source
+            )
+        }),
+    );
+    if let Some(then) = details.started_at {
+        sheet.row("started", moment(cx.now, then));
+    }
+}
+
+fn state(cx: &Context, vm: &Vm) -> String {
+    let style = match vm.state {
+        VmState::Running => Style::Green,
+        VmState::Paused | VmState::Suspended | VmState::ShuttingDown => Style::Yellow,
+        VmState::Shutoff => Style::Bold,
+        VmState::Crashed => Style::Red,
+    };
+    let word = cx.paint(style, vm.state.as_str());
+    if matches!(vm.state_reason.as_str(), "" | "unknown") {
+        word
+    } else {
+        format!("{word} ({})", safe(&vm.state_reason))
+    }
+}
+
+fn with_max(value: String, max: String) -> String {
+    if value == max { value } else { format!("{value} of at most {max}") }
+}
+
+fn machine(vm: &Vm) -> String {
+    let os = &vm.os;
+    let parts = [&os.domain_type, &os.architecture, &os.machine, &os.firmware];
+    or_none(Some(
+        &parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(", "),
+    ))
+}
+
+fn disk(disk: &Disk) -> String {
+    let source = match (&disk.volume, &disk.source) {
+        (Some(volume), _) => format!("{}/{}", volume.pool, volume.volume),
+        (None, Some(source)) => source.clone(),
+        (None, None) => "empty".to_owned(),
+    };
+    let size = match (disk.capacity_bytes, disk.allocation_bytes) {
+        (Some(capacity), Some(allocation)) => {
+            format!(", {} ({} taken)", bytes(capacity), bytes(allocation))
+        }
+        (Some(capacity), None) => format!(", {}", bytes(capacity)),
+        (None, _) => String::new(),
+    };
+    let format = disk.format.as_deref().map(|format| format!(", {format}")).unwrap_or_default();
+    let read_only = if disk.read_only { ", read-only" } else { "" };
+    let device =
+        serde_json::to_value(disk.device).map_or_else(|_| NONE.to_owned(), |word| plain(&word));
+    format!("{} {device} on {}: {source}{format}{size}{read_only}", disk.target, disk.bus)
+}
+
+fn nic(nic: &Nic) -> String {
+    let source = nic.source.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+    let model = nic.model.as_deref().map(|model| format!(", {model}")).unwrap_or_default();
+    let target = nic.target.as_deref().map(|target| format!(", {target}")).unwrap_or_default();
+    let link = if nic.link_up { "" } else { ", link down" };
+    format!("{}: {}{source}{model}{target}{link}", nic.mac, nic.source.r#type)
+}

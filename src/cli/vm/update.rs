@@ -1,0 +1,127 @@
+//! `vapor vm update`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use http::Method;
+use http::header::IF_MATCH;
+use serde_json::Value;
+
+use super::super::client::{Request, vm_path};
+use super::super::context::Context;
+use super::super::failure::{Exit, Failure, Result};
+use super::super::operation::{ChangeArgs, Ended, perform, show_done};
+use super::super::output::read;
+use super::super::suggest;
+use super::super::text::{parse_mib, safe};
+use super::{spec, without_nulls};
+use crate::model::vm_request::BootDevice;
+use crate::model::{LabelKey, LabelValue, UpdateVm, Vm};
+
+/// What changes; what is not named stays.
+#[derive(Args, Debug)]
+pub struct UpdateArgs {
+    /// Name or UUID
+    #[arg(value_name = "VM", value_parser = super::vm_name())]
+    pub name: String,
+    /// Free text; empty to take it away
+    #[arg(long)]
+    pub description: Option<String>,
+    /// Memory in MiB, or with a unit (2G); at once where the guest allows it
+    #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
+    pub memory: Option<u64>,
+    /// The most it can have without a restart; with the next boot
+    #[arg(long, value_name = "SIZE", value_parser = parse_mib)]
+    pub max_memory: Option<u64>,
+    /// Virtual CPUs; at once where the machine allows it
+    #[arg(long, value_name = "N")]
+    pub vcpus: Option<u32>,
+    /// The most it can have without a restart; with the next boot
+    #[arg(long, value_name = "N")]
+    pub max_vcpus: Option<u32>,
+    /// Boot devices in order: hd, cdrom, network, fd
+    #[arg(long, value_delimiter = ',', value_parser = spec::boot_device)]
+    pub boot: Option<Vec<BootDevice>>,
+    /// Start with the host
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", value_parser = spec::yes_no)]
+    pub autostart: Option<bool>,
+    /// Set a label, and leave the others; repeat it for several
+    #[arg(long, value_name = "KEY=VALUE", value_parser = spec::label)]
+    pub label: Vec<(LabelKey, LabelValue)>,
+    /// Take a label away; repeat it for several
+    #[arg(long, value_name = "KEY")]
+    pub remove_label: Vec<String>,
+    /// Read the body from a JSON (or .toml) file, - for stdin; options given besides win
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<String>,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// Changes.
+pub async fn run(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
+    match update(cx, args).await {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(suggest::for_vm(cx, &args.name, failure).await),
+    }
+}
+
+async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
+    let mut request = Request::new(Method::PATCH, vm_path(&args.name, ""));
+    let mut labels = None;
+    if !(args.label.is_empty() && args.remove_label.is_empty()) {
+        // the API replaces all labels: take the present ones, and only if they are still present
+        let reply = cx.client.send(&Request::get(vm_path(&args.name, ""))).await?.checked()?;
+        if let Some(etag) = reply.etag() {
+            request = request.header(IF_MATCH, etag);
+        }
+        labels = Some(changed_labels(read(reply.data()?)?, args)?);
+    }
+    let flags = UpdateVm {
+        description: args.description.clone(),
+        memory: args.memory,
+        max_memory: args.max_memory,
+        vcpus: args.vcpus,
+        max_vcpus: args.max_vcpus,
+        boot: args.boot.clone(),
+        autostart: args.autostart,
+        labels,
+    };
+    let flags = serde_json::to_value(flags).map_err(Failure::unintelligible)?;
+    let body = spec::overlay(spec::read_body(cx, args.file.as_deref())?, without_nulls(flags));
+    if body.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Err(Failure::new(Exit::Refused, "nothing to change was named")
+            .with_hint("see `vapor vm update --help`"));
+    }
+    match perform(cx, request.json(&body), &args.change).await? {
+        Ended::Done(data) => done(cx, &data, &args.name),
+        Ended::Planned | Ended::Accepted => Ok(()),
+    }
+}
+
+fn changed_labels(vm: Vm, args: &UpdateArgs) -> Result<BTreeMap<LabelKey, LabelValue>> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in vm.labels {
+        if !args.remove_label.contains(&key) {
+            let invalid = |error: crate::error::Error| Failure::new(Exit::Failed, error.message());
+            let key: LabelKey = key.parse().map_err(invalid)?;
+            labels.insert(key, LabelValue::try_from(value).map_err(invalid)?);
+        }
+    }
+    labels.extend(args.label.iter().cloned());
+    Ok(labels)
+}
+
+fn done(cx: &mut Context, data: &Value, name: &str) -> Result<()> {
+    show_done(cx, data, name, "updated")?;
+    if cx.format.is_data() {
+        return Ok(());
+    }
+    let changes = data.get("pending").and_then(|pending| pending.get("changes")?.as_array());
+    let fields: Vec<_> =
+        changes.into_iter().flatten().filter_map(|change| change.get("field")?.as_str()).collect();
+    if !fields.is_empty() {
+        cx.note(&format!("with the next boot: {}", safe(&fields.join(", "))));
+    }
+    Ok(())
+}
