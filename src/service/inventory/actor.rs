@@ -51,6 +51,8 @@ pub(super) enum Command {
     /// Announce these, after everything sent before.
     Announce(Vec<LibvirtEvent>),
     Connection(LibvirtStatus),
+    /// Answered when everything before it is written down.
+    Flush(oneshot::Sender<()>),
 }
 
 pub(super) struct Actor {
@@ -120,6 +122,7 @@ impl Actor {
             Command::Runtime { uuid, runtime } => self.set_runtime(uuid, *runtime),
             Command::Announce(happened) => self.announce(&happened),
             Command::Connection(status) => self.set_connection(status),
+            Command::Flush(reply) => self.scribe.write(Entry::Flush(reply)),
         }
     }
 

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::Bus;
@@ -57,6 +58,7 @@ pub struct Inventory {
     filled: watch::Receiver<bool>,
     epoch: watch::Receiver<u64>,
     hypervisor: Hypervisor,
+    stopping: CancellationToken,
 }
 
 /// What the runtime collector is told: these VMs may have news.
@@ -86,6 +88,7 @@ impl Inventory {
             filled,
             epoch,
             hypervisor: hypervisor.clone(),
+            stopping: CancellationToken::new(),
         };
         let scribe = scribe::start(store, bus);
         tokio::spawn(
@@ -179,6 +182,16 @@ impl Inventory {
         })
         .await;
         self.picture()
+    }
+
+    /// Follows libvirt no longer, and returns when what was seen so far is written down.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        let (reply, written) = oneshot::channel();
+        if self.send(Command::Flush(reply)).is_ok() {
+            // The answer is the dropping of the sender.
+            let _ = written.await;
+        }
     }
 
     /// Ticks with every picture that differs from the one before.

@@ -66,6 +66,7 @@ pub(super) async fn run(
         };
         tokio::select! {
             biased;
+            () = inventory.stopping.cancelled() => return,
             received = events.recv_many(&mut batch, 1024) => {
                 if received == 0 {
                     return;
