@@ -70,6 +70,10 @@ cleanup() {
     local status=$? pid
     trap '' INT TERM
     set +e
+    if [ -f "$work/vapord.log" ] && [ $status != 0 ]; then
+        say 'What vapord logged last'
+        tail -n 40 "$work/vapord.log"
+    fi
     say 'Cleaning up'
     if [ -n "$made_vm" ]; then
         # Through the API, as it was made; past it only if the daemon no longer can.
@@ -178,7 +182,8 @@ uri = "$uri"
 domain_type = "qemu" # emulation runs everywhere; a /dev/kvm need not
 EOC
 # In a process group of its own: Ctrl-C is for this script, which ends the daemon when it is done.
-setsid "$bin/vapord" --config "$work/vapor.conf" &
+# Its log is shown when it is alone in the foreground, or if something fails.
+setsid "$bin/vapord" --config "$work/vapor.conf" >"$work/vapord.log" 2>&1 &
 daemon=$!
 for ((tries = 0; tries < 200; tries++)); do
     ! curl -sf --unix-socket "$work/vapor.sock" -o /dev/null http://vapor/api/v1/ready || break
@@ -248,4 +253,6 @@ vapord runs in the foreground; Ctrl-C ends it and removes the virtual machine. F
   curl --unix-socket \$VAPOR_SOCKET http://vapor$vms/$name
 EOT
 trap 'exit 0' INT TERM
+echo
+tail -f --pid="$daemon" "$work/vapord.log" &
 wait "$daemon" || die "vapord has ended with status $?"

@@ -43,6 +43,7 @@ pub struct Daemon {
     core: Arc<Core>,
     serving: JoinHandle<usize>,
     background: Vec<JoinHandle<()>>,
+    inventory: Inventory,
     hypervisor: Hypervisor,
     store: Store,
     bus: Bus,
@@ -151,6 +152,7 @@ impl Daemon {
             core,
             serving,
             background,
+            inventory,
             hypervisor,
             store,
             bus,
@@ -185,6 +187,7 @@ impl Daemon {
         for task in &self.background {
             task.abort();
         }
+        self.inventory.stop().await;
         self.hypervisor.stop().await;
         drop(self.services);
         self.store.close().await;

@@ -198,7 +198,7 @@ impl Check<'_> {
         if let Some(Value::Array(words)) = schema.get("enum")
             && !words.contains(value)
         {
-            let words: Vec<String> = words.iter().map(|word| plain(word)).collect();
+            let words: Vec<String> = words.iter().map(plain).collect();
             return self.report(format!("is none of {}", words.join(", ")), false);
         }
         match value {

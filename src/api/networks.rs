@@ -29,7 +29,7 @@ struct NetworkPath {
     #[param(
         min_length = 1,
         max_length = 255,
-        pattern = r"^[^/\x00-\x1F\x7F]+$",
+        pattern = r"^[^\x00-\x1F\x7F]+$",
         example = "default"
     )]
     network: String,

@@ -47,7 +47,7 @@ pub fn router() -> OpenApiRouter<Api> {
 #[into_params(parameter_in = Path)]
 struct VmPath {
     /// The VM's UUID or name.
-    #[param(min_length = 1, max_length = 255, pattern = r"^[^/\x00-\x1F\x7F]+$", example = "web1")]
+    #[param(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1F\x7F]+$", example = "web1")]
     id: String,
 }
 

@@ -38,7 +38,7 @@ struct VolumePath {
     #[param(
         min_length = 1,
         max_length = 255,
-        pattern = r"^[^/\x00-\x1F\x7F]+$",
+        pattern = r"^[^\x00-\x1F\x7F]+$",
         example = "default"
     )]
     pool: String,
@@ -46,7 +46,7 @@ struct VolumePath {
     #[param(
         min_length = 1,
         max_length = 255,
-        pattern = r"^[^/\x00-\x1F\x7F]+$",
+        pattern = r"^[^\x00-\x1F\x7F]+$",
         example = "web1.qcow2"
     )]
     volume: String,

@@ -351,8 +351,11 @@ fn detail(data: &Value) -> String {
             Value::Null => return None,
             Value::Object(inner) if inner.is_empty() => return None,
             Value::Array(inner) if inner.is_empty() => return None,
-            // a thing with a name is that name
-            Value::Object(inner) => inner.get("name").map_or_else(|| value.to_string(), plain),
+            // a thing with a name is that name, and an error what it says
+            Value::Object(inner) => {
+                let word = inner.get("name").or_else(|| inner.get("message"));
+                word.map_or_else(|| value.to_string(), plain)
+            }
             other => plain(other),
         };
         Some(format!("{key}={text}"))

@@ -165,6 +165,13 @@ impl Failure {
         if let Some(id) = text("request_id").filter(|_| code == Kind::Internal.code()) {
             failure.notes.push(format!("request id: {id}"));
         }
+        if let Some(task) =
+            details.get("task").and_then(task_id).filter(|_| code == Kind::VmBusy.code())
+        {
+            failure.hint = Some(format!(
+                "wait for it with `vapor task wait {task}`, or cancel it with `vapor task cancel {task}`"
+            ));
+        }
         if let Some(near) = details.get("nearest").and_then(Value::as_str) {
             failure = failure.with_suggestion(near);
         }
@@ -231,12 +238,14 @@ fn notes(code: &str, message: &str, details: &Value) -> Vec<String> {
     }
     if let Some(task) = details.get("task").and_then(task_id) {
         if code == Kind::VmBusy.code() {
-            let word = |key: &str| details.get(key).and_then(Value::as_str);
-            let what = word("operation").map(|word| format!(" ({word})")).unwrap_or_default();
-            let who =
-                word("principal").map(|word| format!(", asked for by {word}")).unwrap_or_default();
-            notes.push(format!("held by task {task}{what}{who}"));
-            notes.push(format!("wait for it: vapor task wait {task}"));
+            if !message.contains(task) {
+                let word = |key: &str| details.get(key).and_then(Value::as_str);
+                let what = word("operation").map(|word| format!(" ({word})")).unwrap_or_default();
+                notes.push(format!("held by task {task}{what}"));
+            }
+            if let Some(who) = details.get("principal").and_then(Value::as_str) {
+                notes.push(format!("asked for by {who}"));
+            }
         } else {
             notes.push(format!("its task: {task}"));
         }
@@ -269,7 +278,6 @@ fn in_own_words(code: &str, hint: &str) -> Option<String> {
         Some(Kind::TaskNotFound) => "list the tasks with `vapor task list`",
         Some(Kind::RouteNotFound) => "list the paths with `vapor api GET /openapi.json`",
         Some(Kind::TaskFinished) => "its result is shown by `vapor task show`",
-        Some(Kind::VmBusy) => "wait for that task, or cancel it with `vapor task cancel`",
         Some(Kind::VmHasSnapshots) => "delete them first, or say --remove-snapshots",
         Some(Kind::VmHasSavedState) => "start it once, or say --remove-saved-state",
         Some(Kind::GuestTimeout) => "repeat with --force, or with a longer --timeout",
@@ -329,8 +337,8 @@ mod tests {
             "details": {"task": "0193", "operation": "vm.stop", "principal": "unix:root"}});
         assert_eq!(
             Failure::reported(&error, Some(409)).render(),
-            "error: \"web1\" is busy\n  held by task 0193 (vm.stop), asked for by unix:root\n  \
-             wait for it: vapor task wait 0193\nhint: wait\n"
+            "error: \"web1\" is busy\n  held by task 0193 (vm.stop)\n  asked for by unix:root\n\
+             hint: wait for it with `vapor task wait 0193`, or cancel it with `vapor task cancel 0193`\n"
         );
     }
 

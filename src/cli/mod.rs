@@ -59,20 +59,32 @@ Exit codes:
 
 /// Manage the virtual machines of this host through vapord.
 #[derive(Parser, Debug)]
-#[command(name = "vapor", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "vapor", version, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// The daemon's address: a socket's path, or http://127.0.0.1:PORT [default:
-    /// /run/vapor/vapor.sock, or the user's own daemon's]
+    /// The daemon: a socket's path or http://127.0.0.1:PORT; /run/vapor/vapor.sock if absent, or
+    /// the user's own daemon's
     #[arg(
         long,
         global = true,
         env = "VAPOR_SOCKET",
         value_name = "ADDRESS",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Everywhere",
+        display_order = 1000
     )]
     socket: Option<String>,
-    /// How results are shown
-    #[arg(long, short, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    /// table, wide (more columns), json (the API's data), yaml (the same), or name (one per line)
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help_heading = "Everywhere",
+        display_order = 1001
+    )]
     output: Format,
     #[command(subcommand)]
     command: Command,

@@ -177,8 +177,13 @@ pub async fn follow(
         if left.is_some_and(|left| left.is_zero()) {
             break Err(still_running(Exit::Timeout, "the time to wait is over", id, last.as_ref()));
         }
-        // a second where progress is shown; the daemon answers at once when the task ends
-        let step = if meter.is_silent() { 10 } else { 1 };
+        // a task that is not known yet is looked at first; then a second where progress is shown.
+        // The daemon answers at once when the task ends
+        let step = match (&last, meter.is_silent()) {
+            (None, _) => 0,
+            (Some(_), true) => 10,
+            (Some(_), false) => 1,
+        };
         let step = left.map_or(step, |left| step.min(left.as_secs().max(1)));
         let request = Request::get(format!("/tasks/{}", escape(&id.to_string())))
             .query("wait", &step.to_string());

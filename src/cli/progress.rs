@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::context::Terminal;
 use super::text::{bytes, quoted, safe, seconds_short};
-use crate::model::{Progress, Task, TaskStatus};
+use crate::model::{Task, TaskStatus};
 
 /// Where progress goes.
 pub enum Meter {
@@ -52,11 +52,12 @@ impl Meter {
                 bar.set_message(summary(task));
             }
             Meter::Lines(last) => {
+                // a line for each step and each percent, not for each second that is left
                 let percent = task.progress.percent.map(|percent| format!("{percent}% "));
-                let line = format!("{}{}", percent.unwrap_or_default(), summary(task));
-                if *last != line {
-                    let _ = writeln!(terminal.err, "{line}");
-                    *last = line;
+                let step = format!("{}{}", percent.unwrap_or_default(), what(task));
+                if *last != step {
+                    let _ = writeln!(terminal.err, "{step}{}", numbers(task));
+                    *last = step;
                 }
             }
         }
@@ -82,19 +83,26 @@ fn with_bar() -> ProgressStyle {
 
 /// One line: `vm.stop of "web1": shutting down`, with what is known in bytes and seconds.
 pub fn summary(task: &Task) -> String {
-    let mut line = format!("{} of {}", safe(&task.kind), quoted(&task.subject.name));
+    what(task) + &numbers(task)
+}
+
+/// `vm.stop of "web1": shutting down`.
+fn what(task: &Task) -> String {
     let phase = match task.status {
         TaskStatus::Running => safe(&task.progress.phase).into_owned(),
         other => other.as_str().to_owned(),
     };
-    if !phase.is_empty() {
-        let _ = write!(line, ": {phase}");
-    }
-    line + &numbers(&task.progress)
+    let colon = if phase.is_empty() { "" } else { ": " };
+    format!("{} of {}{colon}{phase}", safe(&task.kind), quoted(&task.subject.name))
 }
 
-/// The numbers of a progress, each with what goes before it; empty if none is known.
-fn numbers(progress: &Progress) -> String {
+/// The numbers of a progress, each with what goes before it; empty if none is known, or if it is
+/// over.
+fn numbers(task: &Task) -> String {
+    if task.status != TaskStatus::Running {
+        return String::new();
+    }
+    let progress = &task.progress;
     let mut text = String::new();
     if let (Some(done), Some(total)) = (progress.bytes_done, progress.bytes_total) {
         let _ = write!(text, ", {} of {}", bytes(done), bytes(total));
@@ -116,5 +124,59 @@ pub fn cell(task: &Task) -> String {
             task.progress.phase.clone()
         }
         _ => super::text::NONE.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Progress, Subject, SubjectType};
+
+    fn task(status: TaskStatus, progress: Progress) -> Task {
+        Task {
+            id: uuid::Uuid::nil(),
+            kind: "volume.clone".to_owned(),
+            status,
+            subject: Subject {
+                r#type: SubjectType::Volume,
+                id: "a/b".to_owned(),
+                name: "b\u{1b}".to_owned(),
+            },
+            principal: String::new(),
+            request_id: String::new(),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            started_at: None,
+            finished_at: None,
+            progress,
+            cancellable: false,
+            parent: None,
+            result: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn progress_says_what_is_known_and_no_more() {
+        let progress = Progress {
+            phase: "copying".to_owned(),
+            percent: Some(25),
+            bytes_done: Some(1 << 30),
+            bytes_total: Some(4 << 30),
+            bytes_per_second: Some(100 << 20),
+            eta_seconds: Some(31),
+        };
+        let running = task(TaskStatus::Running, progress.clone());
+        assert_eq!(
+            summary(&running),
+            "volume.clone of \"b\\u{1b}\": copying, 1 GiB of 4 GiB, 100 MiB/s, 31s left"
+        );
+        assert_eq!(cell(&running), "25%");
+        let done = task(TaskStatus::Succeeded, progress);
+        assert_eq!(summary(&done), "volume.clone of \"b\\u{1b}\": succeeded");
+        let queued = task(TaskStatus::Queued, Progress::default());
+        assert_eq!(
+            (summary(&queued).as_str(), cell(&queued).as_str()),
+            ("volume.clone of \"b\\u{1b}\": queued", "-")
+        );
     }
 }

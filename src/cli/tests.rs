@@ -181,9 +181,9 @@ fn a_delete_shows_what_goes_and_asks() {
     };
     let yes = run_with(Some("y\n"), &["vm", "delete", "web1", "--remove-disks"], answer);
     assert_eq!((yes.code, yes.out.as_str()), (0, "web1 deleted\n"), "{}", yes.err);
-    assert!(
-        yes.err.contains("  - the volume default/web1.qcow2 is deleted\ndelete \"web1\"? [y/N]")
-    );
+    assert!(yes.err.contains(
+        "  - the volume default/web1.qcow2 is deleted\ndelete \"web1\" with its disks? [y/N]"
+    ));
     assert_eq!(
         yes.seen[1].line,
         "DELETE /api/v1/virtualization/virtualmachines/web1?remove_disks=true"

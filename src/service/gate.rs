@@ -274,7 +274,7 @@ impl Gate {
         if let Some((key, holder)) =
             keys.iter().find_map(|key| held.get(key).map(|holder| (key, holder)))
         {
-            return Err(busy(key, holder));
+            return Err(busy(&key.words(), holder));
         }
         for key in &keys {
             held.insert(key.clone(), claim.holder());
@@ -308,7 +308,7 @@ impl Gate {
                 };
                 let condition = condition()?;
                 match (admit(condition, state, work), holder) {
-                    (Admission::Busy, Some(holder)) => return Err(busy(&key, holder)),
+                    (Admission::Busy, Some(holder)) => return Err(busy(&vm_words(name), holder)),
                     (Admission::Preempt, Some(Holder { yields: Some(token), .. })) => token.clone(),
                     (Admission::Admit | Admission::Busy | Admission::Preempt, _) => {
                         held.insert(key.clone(), claim.holder());
@@ -350,7 +350,7 @@ impl Gate {
             Some(Holder { yields: None, .. }) => Held::Working,
         };
         match (admit(condition, state, work), holder) {
-            (Admission::Busy, Some(holder)) => Err(busy(&Key::Vm(uuid), holder)),
+            (Admission::Busy, Some(holder)) => Err(busy(&vm_words(name), holder)),
             (Admission::Admit | Admission::Preempt | Admission::Busy, _) => Ok(()),
             (Admission::AlreadySo(kind), _) => {
                 Err(refusal(kind, name, kind_phrase(kind), condition))
@@ -404,12 +404,21 @@ impl Drop for Hold {
     }
 }
 
-fn busy(key: &Key, holder: &Holder) -> Error {
-    let what = match key {
-        Key::Vm(uuid) => format!("the VM {uuid}"),
-        Key::VmName(name) => format!("the name {name:?}"),
-        Key::Volume(pool, volume) => format!("the volume {pool}/{volume}"),
-    };
+impl Key {
+    fn words(&self) -> String {
+        match self {
+            Key::Vm(uuid) => format!("the VM {uuid}"),
+            Key::VmName(name) => format!("the name {name:?}"),
+            Key::Volume(pool, volume) => format!("the volume {pool}/{volume}"),
+        }
+    }
+}
+
+fn vm_words(name: &str) -> String {
+    format!("VM {name:?}")
+}
+
+fn busy(what: &str, holder: &Holder) -> Error {
     Error::new(Kind::VmBusy, format!("{what} is held by {} (task {})", holder.kind, holder.task))
         .with_detail("task", holder.task.to_string())
         .with_detail("operation", holder.kind)

@@ -31,7 +31,7 @@ leftovers
 stage 'the tiny guest' tests/lab/guest/build.sh
 stage 'building' cargo build --locked --bins
 [ ${#failed[@]} = 0 ] || exit 1
-stage 'API fuzzer' tests/lab/schemathesis.sh
+stage 'API fuzzer' tests/openapi/run.sh
 stage 'documentation examples' cargo test --locked --quiet --doc
 
 status=0

@@ -162,7 +162,8 @@ fn body(args: &CreateArgs) -> Result<Value> {
 }
 
 fn storage(args: &CreateArgs, request: &mut CreateVm) -> Result<()> {
-    let lists = [&args.disk, &args.attach, &args.clone, &args.cdrom];
+    // what a guest boots from is more likely new or copied than attached
+    let lists = [&args.disk, &args.clone, &args.attach, &args.cdrom];
     let mut disks: Vec<DiskRequest> = lists.into_iter().flatten().cloned().collect();
     // what `disk_size` can say: a size and nothing else
     let plain = |disk: &DiskRequest| {

@@ -64,7 +64,7 @@ async fn one(cx: &mut Context, args: &DeleteArgs, name: &str) -> Result<()> {
     });
     let result = async {
         if !(args.yes || args.change.dry_run) {
-            ask(cx, request.clone(), name).await?;
+            ask(cx, request.clone(), name, args.remove_disks).await?;
         }
         match perform(cx, request, &args.change).await? {
             Ended::Done(data) => show_done(cx, &data, name, "deleted"),
@@ -78,7 +78,7 @@ async fn one(cx: &mut Context, args: &DeleteArgs, name: &str) -> Result<()> {
 }
 
 /// Shows what would go, as the daemon plans it, and asks.
-async fn ask(cx: &mut Context, request: Request, name: &str) -> Result<()> {
+async fn ask(cx: &mut Context, request: Request, name: &str, disks: bool) -> Result<()> {
     let plan: Plan = read(dry_run(cx, request).await?)?;
     if let Some(blocker) = plan.blockers.first() {
         let error = json!({"code": blocker.code, "message": blocker.message, "hint": blocker.hint});
@@ -87,5 +87,7 @@ async fn ask(cx: &mut Context, request: Request, name: &str) -> Result<()> {
     for effect in &plan.side_effects {
         cx.note(&format!("  - {}", safe(effect)));
     }
-    cx.confirm(false, "deleting a virtual machine", &format!("delete {}?", quoted(name)))
+    let disks = if disks { "with its disks" } else { "and leave its disks" };
+    let question = format!("delete {} {disks}?", quoted(name));
+    cx.confirm(false, "deleting a virtual machine", &question)
 }

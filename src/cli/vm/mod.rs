@@ -102,12 +102,13 @@ impl Tally {
     /// Shows the failure, if there is one.
     ///
     /// # Errors
-    /// A failure that ends the rest, too: Ctrl-C, a daemon that cannot be reached, a reader of the
-    /// output that went away.
+    /// A failure that ends the rest, too: Ctrl-C, or a daemon that cannot be reached.
     fn add(&mut self, cx: &mut Context, result: Result<()>) -> Result<()> {
         match result {
             Err(failure) => match failure.exit {
-                Exit::Interrupted | Exit::Unreachable | Exit::Ok => Err(failure),
+                Exit::Interrupted | Exit::Unreachable => Err(failure),
+                // nobody reads the output any more; the rest is to be done all the same
+                Exit::Ok => Ok(()),
                 exit => {
                     cx.report(&failure);
                     self.failed.get_or_insert(exit);

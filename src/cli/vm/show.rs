@@ -72,13 +72,7 @@ fn sheet(cx: &Context, vm: &Vm) -> Sheet {
         }),
     );
     if wide {
-        sheet.rows(
-            "devices",
-            vm.devices.iter().map(|device| {
-                let model = device.model.as_deref().map(|model| format!(" {model}"));
-                format!("{}{}", device.kind, model.unwrap_or_default())
-            }),
-        );
+        sheet.rows("devices", devices(vm));
     }
     guest(cx, vm, &mut sheet);
     if vm.snapshot_count > 0 {
@@ -111,6 +105,23 @@ fn sheet(cx: &Context, vm: &Vm) -> Sheet {
         );
     }
     sheet
+}
+
+/// Devices without a view of their own; those of one kind and model on one line.
+fn devices(vm: &Vm) -> Vec<String> {
+    let mut counted: Vec<(String, usize)> = Vec::new();
+    for device in &vm.devices {
+        let name = match &device.model {
+            Some(model) => format!("{} {model}", device.kind),
+            None => device.kind.clone(),
+        };
+        match counted.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((name, 1)),
+        }
+    }
+    let line = |(name, count)| if count == 1 { name } else { format!("{name} ({count} of them)") };
+    counted.into_iter().map(line).collect()
 }
 
 fn guest(cx: &Context, vm: &Vm, sheet: &mut Sheet) {

@@ -55,7 +55,8 @@ pub fn undefine(session: &Session, uuid: Uuid, flags: UndefineFlags) -> Result<(
     if flags.snapshots_metadata {
         bits |= sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
     }
-    if flags.checkpoints_metadata {
+    // Drivers without checkpoints refuse even the question.
+    if flags.checkpoints_metadata && session.is_qemu() {
         bits |= sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
     }
     if session.is_qemu() {

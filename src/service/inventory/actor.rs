@@ -28,9 +28,10 @@ pub(super) enum Command {
         ticket: u64,
         reply: Option<oneshot::Sender<Option<Arc<VmRecord>>>>,
     },
-    /// Every VM there is.
+    /// Every VM there is; of some only that they are there.
     Fill {
         fetched: Vec<Fetched>,
+        unreadable: Vec<DomainBrief>,
         ticket: u64,
     },
     /// libvirt confirmed these, as they are known.
@@ -50,6 +51,8 @@ pub(super) enum Command {
     /// Announce these, after everything sent before.
     Announce(Vec<LibvirtEvent>),
     Connection(LibvirtStatus),
+    /// Answered when everything before it is written down.
+    Flush(oneshot::Sender<()>),
 }
 
 pub(super) struct Actor {
@@ -99,7 +102,9 @@ impl Actor {
                     let _ = reply.send(self.picture.load().by_uuid.get(&uuid).cloned());
                 }
             }
-            Command::Fill { fetched, ticket } => self.fill(fetched, ticket),
+            Command::Fill { fetched, unreadable, ticket } => {
+                self.fill(fetched, unreadable, ticket);
+            }
             Command::Confirmed { at } => self.change(|picture| {
                 picture.confirmed_at = Some(at);
                 false
@@ -117,6 +122,7 @@ impl Actor {
             Command::Runtime { uuid, runtime } => self.set_runtime(uuid, *runtime),
             Command::Announce(happened) => self.announce(&happened),
             Command::Connection(status) => self.set_connection(status),
+            Command::Flush(reply) => self.scribe.write(Entry::Flush(reply)),
         }
     }
 
@@ -213,7 +219,7 @@ impl Actor {
         });
     }
 
-    fn fill(&mut self, fetched: Vec<Fetched>, ticket: u64) {
+    fn fill(&mut self, fetched: Vec<Fetched>, unreadable: Vec<DomainBrief>, ticket: u64) {
         let paths = self.picture.load().paths.clone();
         let old = self.picture.load_full();
         let mut records: Vec<Arc<VmRecord>> = Vec::with_capacity(fetched.len());
@@ -229,6 +235,15 @@ impl Actor {
             }
             *seen = ticket;
             records.extend(self.build(one, &paths, None));
+        }
+        for brief in unreadable {
+            // It is there, and hangs: what was known of it stands, with the state it has now.
+            present.insert(brief.uuid);
+            if let Some(record) = old.by_uuid.get(&brief.uuid) {
+                let mut known = build::facts_of(record);
+                known.brief = brief;
+                records.extend(self.build(&known, &paths, None));
+            }
         }
         let mut gone = Vec::new();
         for record in &old.vms {

@@ -38,10 +38,12 @@ pub fn fetch(session: &Session, uuid: Uuid) -> Result<Fetched> {
 }
 
 /// Fetches every VM: for the first fill and after a reconnect. One that cannot be parsed is left
-/// out with a log line rather than hiding all others.
-pub fn fetch_all(session: &Session) -> Result<Vec<Fetched>> {
-    let facts = domain::facts_all(session)?;
-    Ok(facts
+/// out with a log line rather than hiding all others; one that libvirt cannot tell now, because
+/// its QEMU does not answer, comes as its brief alone.
+pub fn fetch_all(session: &Session) -> Result<(Vec<Fetched>, Vec<DomainBrief>)> {
+    let survey = domain::survey(session)?;
+    let fetched = survey
+        .facts
         .into_iter()
         .filter_map(|facts| {
             let name = facts.brief.name.clone();
@@ -51,7 +53,8 @@ pub fn fetch_all(session: &Session) -> Result<Vec<Fetched>> {
                 })
                 .ok()
         })
-        .collect())
+        .collect();
+    Ok((fetched, survey.unreadable))
 }
 
 fn parse(facts: DomainFacts) -> Result<Fetched> {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::Bus;
@@ -57,6 +58,7 @@ pub struct Inventory {
     filled: watch::Receiver<bool>,
     epoch: watch::Receiver<u64>,
     hypervisor: Hypervisor,
+    stopping: CancellationToken,
 }
 
 /// What the runtime collector is told: these VMs may have news.
@@ -86,6 +88,7 @@ impl Inventory {
             filled,
             epoch,
             hypervisor: hypervisor.clone(),
+            stopping: CancellationToken::new(),
         };
         let scribe = scribe::start(store, bus);
         tokio::spawn(
@@ -164,6 +167,31 @@ impl Inventory {
         let mut filled = self.filled.clone();
         let arrived = tokio::time::timeout(wait, filled.wait_for(|filled| *filled)).await;
         matches!(arrived, Ok(Ok(_)))
+    }
+
+    /// The first picture that knows libvirt's capabilities, or the present one after `wait`.
+    pub async fn capable(&self, wait: Duration) -> Arc<Picture> {
+        let mut changes = self.changes();
+        // A time-out is answered with the picture there is.
+        let _ = tokio::time::timeout(wait, async {
+            while self.picture.load().capabilities.is_none() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+        self.picture()
+    }
+
+    /// Follows libvirt no longer, and returns when what was seen so far is written down.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        let (reply, written) = oneshot::channel();
+        if self.send(Command::Flush(reply)).is_ok() {
+            // The answer is the dropping of the sender.
+            let _ = written.await;
+        }
     }
 
     /// Ticks with every picture that differs from the one before.

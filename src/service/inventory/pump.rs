@@ -66,6 +66,7 @@ pub(super) async fn run(
         };
         tokio::select! {
             biased;
+            () = inventory.stopping.cancelled() => return,
             received = events.recv_many(&mut batch, 1024) => {
                 if received == 0 {
                     return;
@@ -224,12 +225,12 @@ async fn fill(inventory: &Inventory) -> bool {
         })
         .await;
     match result {
-        Ok((ticket, fetched)) => {
+        Ok((ticket, (fetched, unreadable))) => {
             let count = fetched.len();
             send(inventory, Command::Connection(inventory.hypervisor.status()));
             // Pools first, so that the records find their volumes at once.
             refresh_resources(inventory).await;
-            send(inventory, Command::Fill { fetched, ticket });
+            send(inventory, Command::Fill { fetched, unreadable, ticket });
             tracing::info!(
                 vms = count,
                 milliseconds = begun.elapsed().as_millis(),

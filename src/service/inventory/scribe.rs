@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::bus::Bus;
@@ -17,6 +17,8 @@ pub(super) enum Entry {
     Row(VmRow),
     RowGone(Uuid),
     Events(Vec<NewEvent>),
+    /// Answered when everything before it has been offered to the database.
+    Flush(oneshot::Sender<()>),
 }
 
 /// The way to the scribe.
@@ -39,6 +41,8 @@ pub(super) fn start(store: Store, bus: Bus) -> Scribe {
         let mut unsaved: HashMap<Uuid, Option<VmRow>> = HashMap::new();
         while inbox.recv_many(&mut batch, 4096).await > 0 {
             let mut events = Vec::new();
+            // Dropped at the end of the round, which answers them.
+            let mut waiting = Vec::new();
             for entry in batch.drain(..) {
                 match entry {
                     Entry::Row(row) => {
@@ -48,6 +52,7 @@ pub(super) fn start(store: Store, bus: Bus) -> Scribe {
                         unsaved.insert(uuid, None);
                     }
                     Entry::Events(new) => events.extend(new),
+                    Entry::Flush(reply) => waiting.push(reply),
                 }
             }
             if !events.is_empty() {

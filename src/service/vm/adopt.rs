@@ -293,9 +293,7 @@ impl VmService {
     }
 
     async fn judge_delete(&self, uuid: Uuid, name: &str, steps: &[Step]) -> Result<End> {
-        if let Err(stays) = self.settle(uuid, name, |record| record.is_none()).await {
-            return Err(stays);
-        }
+        self.settle(uuid, name, |record| record.is_none()).await?;
         let volumes: Vec<VolumeRef> = steps
             .iter()
             .filter(|step| step.action == DELETE_VOLUME_STEP)

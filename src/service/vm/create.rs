@@ -1,6 +1,8 @@
 //! Making a VM: its new volumes, then its definition, then, if asked, its start. Each volume is
 //! journalled before it is made; a failure undoes what was done, last first.
 
+use std::time::Duration;
+
 use serde_json::json;
 use uuid::Uuid;
 
@@ -16,6 +18,10 @@ use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
 use crate::service::{Context, Outcome};
 use crate::xml;
 use crate::xml::domain::author::{DiskSource, author};
+
+/// How long a creation waits for libvirt's capabilities, which libvirt itself has to find out the
+/// first time by asking each emulator.
+const CAPABILITIES_WAIT: Duration = Duration::from_secs(15);
 
 /// The step of a volume to be made; its undo names pool and volume.
 pub(super) const VOLUME_STEP: &str = "create-volume";
@@ -33,11 +39,11 @@ impl VmService {
     }
 
     async fn create_once(&self, ctx: &Context, request: CreateVm) -> Result<Outcome> {
-        let picture = self.inventory.picture();
-        picture.ready()?;
+        self.inventory.picture().ready()?;
+        self.need_libvirt()?;
+        let picture = self.inventory.capable(CAPABILITIES_WAIT).await;
         let owner = ctx.principal.to_string();
-        let draft = draft(request, &picture, self.domain_type, &owner)?;
-        let name = draft.spec.name.clone();
+        let name = request.name.clone().map(String::from).unwrap_or_default();
         let exists = picture.vms.binary_search_by(|record| record.vm.name.cmp(&name)).is_ok();
         let blocked = if exists {
             Err(Error::new(Kind::VmAlreadyExists, format!("a VM named {name:?} exists already"))
@@ -45,13 +51,19 @@ impl VmService {
         } else {
             Ok(())
         };
+        let draft = match draft(request, &picture, self.domain_type, &owner) {
+            // A disk's name is made from the VM's: it is the VM that the client should hear of.
+            Err(error) if exists && error.kind() == Kind::VolumeAlreadyExists => {
+                return Err(blocked.err().unwrap_or(error));
+            }
+            draft => draft?,
+        };
         let uuid = draft.spec.uuid;
         let subject = Subject { r#type: SubjectType::Vm, id: uuid.to_string(), name: name.clone() };
         if ctx.dry_run {
             return Ok(Outcome::Planned(Box::new(plan(&draft, subject, blocked)?)));
         }
         blocked?;
-        self.need_libvirt()?;
         // Authored once before anything exists, so that what cannot be said in XML fails here.
         author(&draft.spec)?;
         let mut keys = vec![Key::VmName(name), Key::Vm(uuid)];
@@ -131,7 +143,7 @@ impl VmService {
             .collect();
         let left = self
             .hypervisor
-            .run(Lane::Slow, std::time::Duration::from_secs(120), move |session| {
+            .run(Lane::Slow, Duration::from_secs(120), move |session| {
                 let mut left = Vec::new();
                 match remove_definition(session, uuid) {
                     Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),

@@ -13,6 +13,7 @@ use crate::xml::domain::{edit, pending, view};
 
 impl VmService {
     /// Replaces the stored definition. The running VM goes on as it is; what differs is `pending`.
+    /// Secrets that the new definition leaves out, as one read through the API does, are kept.
     ///
     /// # Errors
     /// 404; 409; 412; 422 if the XML is not a domain, is another VM's, or libvirt refuses it.
@@ -64,6 +65,9 @@ impl VmService {
             .submit(ctx, operation, hold, move |task| async move {
                 let record = service
                     .act(uuid, Lane::Slow, move |session| {
+                        // A transient VM has no stored definition, but a running one.
+                        let old = domain::xml(session, uuid, true, true)?;
+                        let new = xml::redact::keep_secrets(&new, &old)?;
                         domain::define(session, &name, &new).map(drop)
                     })
                     .await;

@@ -5,27 +5,27 @@
 //! pools, volumes and networks are looked up in the picture, so that a typo is a 404 before
 //! anything exists.
 
+pub(super) mod check;
+mod disks;
+
 use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use self::check::{contradicts, count, fail, is_word, is_xml_char, not_supported, range, text};
+use self::disks::Disks;
 use crate::config::DomainType;
 use crate::error::{Error, Kind, Result};
 use crate::model::host::{Capabilities, DomainCapabilities, GuestCapabilities};
-use crate::model::name::is_xml_text;
-use crate::model::vm_request::{BootDevice, DiskBus, DiskFormat};
+use crate::model::vm_request::BootDevice;
 use crate::model::{
     CreateVm, DiskAction, DiskDevice, DiskRequest, GraphicsRequest, GraphicsType, NicRequest,
-    NicSourceType, PoolState, ResourceName, Volume, VolumeRef,
+    NicSourceType, ResourceName, VolumeRef,
 };
 use crate::service::inventory::Picture;
 use crate::service::kvm;
-use crate::service::storage::in_use;
-use crate::xml::domain::author::{DirectBootPaths, DiskSource, DiskSpec, DomainSpec, NicSpec};
-use crate::xml::storage::{VolumeSpec, author_volume};
-
-const GIB: u64 = 1 << 30;
+use crate::xml::domain::author::{DirectBootPaths, DiskSpec, DomainSpec, NicSpec};
 
 /// PCIe root ports beyond those that the devices take, for devices plugged in later.
 const SPARE_PORTS: u8 = 8;
@@ -76,19 +76,12 @@ pub(super) fn draft(
     let preferred = Some(&capabilities.preferred)
         .filter(|preferred| preferred.architecture == guest.architecture);
     let storage = request.storage.clone().unwrap_or_default();
-    let mut disks = Disks {
-        picture,
-        vm: &name,
-        preferred,
-        default_pool: storage.default_pool.as_ref().map_or("default", ResourceName::as_str),
-        specs: Vec::new(),
-        volumes: Vec::new(),
-        taken: HashSet::new(),
-    };
+    let default_pool = storage.default_pool.as_ref().map_or("default", ResourceName::as_str);
+    let mut disks = Disks::new(picture, &name, preferred, default_pool);
     for (index, disk) in storage.disks.iter().enumerate() {
         disks.add(index, disk)?;
     }
-    let (disk_specs, volumes) = (disks.specs, disks.volumes);
+    let (disk_specs, volumes) = disks.done();
     let start = request.start.unwrap_or(false);
     let nics = nics(request.networks.as_deref().unwrap_or_default(), picture, start)?;
     let graphics = graphics(request.graphics.as_deref(), preferred)?;
@@ -237,87 +230,6 @@ fn flatten(mut request: CreateVm) -> Result<(CreateVm, String)> {
         request.os.get_or_insert_default().r#type = Some(word);
     }
     Ok((request, name))
-}
-
-/// 422 if the maximum is below the present value.
-pub(super) fn contradicts(
-    greater: &str,
-    maximum: Option<u64>,
-    lesser: &str,
-    value: Option<u64>,
-) -> Result<()> {
-    match (maximum, value) {
-        (Some(maximum), Some(value)) if maximum < value => Err(Error::new(
-            Kind::Impossible,
-            format!("{greater} ({maximum}) is less than {lesser} ({value})"),
-        )
-        .with_field(greater, format!("must be at least {value}"))),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn range(
-    wrong: &mut Vec<(&'static str, String)>,
-    field: &'static str,
-    value: Option<u64>,
-    required: bool,
-    least: u64,
-    most: u64,
-) {
-    match value {
-        None if required => wrong.push((field, "is required".to_owned())),
-        Some(value) if !(least..=most).contains(&value) => {
-            wrong.push((field, format!("must be between {least} and {most}")));
-        }
-        _ => {}
-    }
-}
-
-pub(super) fn text(
-    wrong: &mut Vec<(&'static str, String)>,
-    field: &'static str,
-    value: Option<&str>,
-    most: usize,
-    allowed: impl Fn(char) -> bool,
-) {
-    let Some(value) = value else { return };
-    if value.chars().count() > most {
-        wrong.push((field, format!("has more than {most} characters")));
-    } else if let Some(bad) = value.chars().find(|c| !allowed(*c)) {
-        wrong.push((field, format!("holds {bad:?}")));
-    }
-}
-
-pub(super) fn is_xml_char(c: char) -> bool {
-    is_xml_text(c.encode_utf8(&mut [0; 4]))
-}
-
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_.-".contains(c)
-}
-
-fn count(
-    wrong: &mut Vec<(&'static str, String)>,
-    field: &'static str,
-    count: Option<usize>,
-    most: usize,
-) {
-    if count.is_some_and(|count| count > most) {
-        wrong.push((field, format!("has more than {most} entries")));
-    }
-}
-
-/// 400 with every wrong field, if there are any.
-pub(super) fn fail(wrong: &[(&'static str, String)]) -> Result<()> {
-    let Some(((field, problem), others)) = wrong.split_first() else { return Ok(()) };
-    Err(others.iter().fold(Error::field(*field, problem), |error, (field, problem)| {
-        error.with_field(*field, problem)
-    }))
-}
-
-fn not_supported(field: &str, problem: impl Into<String>) -> Error {
-    let problem = problem.into();
-    Error::new(Kind::NotSupported, format!("{field}: {problem}")).with_field(field, problem)
 }
 
 fn guest<'a>(
@@ -526,315 +438,9 @@ fn check_mac(field: &str, mac: &str) -> Result<()> {
     Ok(())
 }
 
-/// The disks of one draft, one added after the other.
-struct Disks<'a> {
-    picture: &'a Picture,
-    vm: &'a str,
-    preferred: Option<&'a DomainCapabilities>,
-    default_pool: &'a str,
-    specs: Vec<DiskSpec>,
-    volumes: Vec<NewVolume>,
-    /// Volumes that this VM uses already, and targets.
-    taken: HashSet<(String, String)>,
-}
-
-impl Disks<'_> {
-    fn add(&mut self, index: usize, request: &DiskRequest) -> Result<()> {
-        let field = |name: &str| format!("storage.disks[{index}].{name}");
-        if request.size.is_some_and(|size| !(1..=65_536).contains(&size)) {
-            return Err(Error::field(field("size"), "must be between 1 and 65536 GiB"));
-        }
-        if request.boot_order.is_some_and(|order| !(1..=32).contains(&order)) {
-            return Err(Error::field(field("boot_order"), "must be between 1 and 32"));
-        }
-        let mut wrong = Vec::new();
-        text(&mut wrong, "serial", request.serial.as_deref(), 36, |c| is_word(c) || c == '+');
-        if let Some((_, problem)) = wrong.pop() {
-            return Err(Error::field(field("serial"), problem));
-        }
-        let bus = self.bus(&field("bus"), request)?;
-        let target = self.target(bus);
-        let (source, format) = match request.action {
-            DiskAction::Create => self.create(&field, request)?,
-            DiskAction::Attach => self.attach(&field, request)?,
-            DiskAction::Clone => self.clone_volume(&field, request)?,
-        };
-        self.specs.push(DiskSpec {
-            device: request.device,
-            bus,
-            target,
-            format,
-            source,
-            read_only: request.read_only || request.device == DiskDevice::Cdrom,
-            serial: request.serial.clone().filter(|serial| !serial.is_empty()),
-            boot_order: request.boot_order,
-        });
-        Ok(())
-    }
-
-    fn bus(&self, field: &str, request: &DiskRequest) -> Result<DiskBus> {
-        let bus = request.bus.unwrap_or(match request.device {
-            DiskDevice::Disk | DiskDevice::Lun => DiskBus::Virtio,
-            DiskDevice::Cdrom => DiskBus::Sata,
-            DiskDevice::Floppy => DiskBus::Fdc,
-        });
-        let fits = match request.device {
-            DiskDevice::Floppy => bus == DiskBus::Fdc,
-            DiskDevice::Cdrom => {
-                matches!(bus, DiskBus::Sata | DiskBus::Ide | DiskBus::Scsi | DiskBus::Usb)
-            }
-            DiskDevice::Lun => matches!(bus, DiskBus::Virtio | DiskBus::Scsi),
-            DiskDevice::Disk => bus != DiskBus::Fdc,
-        };
-        if !fits {
-            return Err(Error::new(
-                Kind::Impossible,
-                format!("a {:?} cannot sit on the bus {}", request.device, bus.as_str()),
-            )
-            .with_field(field, "does not fit the device"));
-        }
-        let offered = self.preferred.map(|preferred| preferred.disk_buses.as_slice());
-        if let Some(offered) = offered
-            && !offered.is_empty()
-            && !offered.iter().any(|known| known == bus.as_str())
-        {
-            return Err(not_supported(field, format!("this host has no bus {}", bus.as_str()))
-                .with_detail("buses", offered.to_vec()));
-        }
-        Ok(bus)
-    }
-
-    fn target(&mut self, bus: DiskBus) -> String {
-        let prefix = match bus {
-            DiskBus::Virtio => "vd",
-            DiskBus::Sata | DiskBus::Scsi | DiskBus::Usb => "sd",
-            DiskBus::Ide => "hd",
-            DiskBus::Fdc => "fd",
-        };
-        let free = (0u32..)
-            .map(|place| format!("{prefix}{}", letters(place)))
-            .find(|target| !self.taken.contains(&("target".to_owned(), target.clone())))
-            .unwrap_or_default();
-        self.taken.insert(("target".to_owned(), free.clone()));
-        free
-    }
-
-    fn active_pool(
-        &self,
-        name: &str,
-    ) -> Result<std::sync::Arc<crate::service::inventory::PoolRecord>> {
-        let pool = self.picture.pool(name)?;
-        if pool.pool.state == PoolState::Inactive {
-            return Err(Error::new(Kind::PoolInactive, format!("the pool {name:?} is not active")));
-        }
-        Ok(pool)
-    }
-
-    /// A new volume: its format, its name and its place among the disks.
-    fn new_volume(
-        &mut self,
-        field: &dyn Fn(&str) -> String,
-        request: &DiskRequest,
-        capacity_bytes: u64,
-        clone_of: Option<VolumeRef>,
-    ) -> Result<(DiskSource, Option<String>)> {
-        let pool_name = request.pool.as_ref().map_or(self.default_pool, ResourceName::as_str);
-        let pool = self.active_pool(pool_name)?;
-        let files =
-            matches!(pool.pool.r#type.as_str(), "dir" | "fs" | "netfs" | "gluster" | "vstorage");
-        let format = match request.format {
-            Some(DiskFormat::Qcow2) if !files => {
-                return Err(not_supported(
-                    &field("format"),
-                    format!("a {} pool has no qcow2 volumes", pool.pool.r#type),
-                ));
-            }
-            Some(format) => format,
-            None if files => DiskFormat::Qcow2,
-            None => DiskFormat::Raw,
-        };
-        let name = match &request.volume {
-            Some(name) => String::from(ResourceName::try_from(name.clone()).map_err(|error| {
-                error.with_field(field("volume"), "is not a name that a new volume may have")
-            })?),
-            None => {
-                let place = self.specs.len();
-                let suffix = if place == 0 { String::new() } else { format!("-{place}") };
-                let extension = if files { format!(".{}", format.as_str()) } else { String::new() };
-                format!("{}{suffix}{extension}", self.vm)
-            }
-        };
-        let exists = pool.volumes.iter().any(|volume| volume.name == name);
-        if exists || !self.taken.insert((pool_name.to_owned(), name.clone())) {
-            return Err(Error::new(
-                Kind::VolumeAlreadyExists,
-                format!("the pool {pool_name:?} has a volume {name:?} already"),
-            )
-            .with_field(field("volume"), "exists already"));
-        }
-        let xml = author_volume(&VolumeSpec {
-            name: name.clone(),
-            capacity_bytes,
-            format,
-            sparse: files,
-            backing: None,
-        })?;
-        let folder = pool.pool.target_path.clone().unwrap_or_default();
-        let path = format!("{}/{name}", folder.trim_end_matches('/'));
-        self.volumes.push(NewVolume {
-            disk: self.specs.len(),
-            pool: pool_name.to_owned(),
-            name: name.clone(),
-            xml,
-            clone_of,
-        });
-        let r#type = if files { "file" } else { "block" }.to_owned();
-        let source = DiskSource::Volume { pool: pool_name.to_owned(), volume: name, path, r#type };
-        Ok((source, Some(format.as_str().to_owned())))
-    }
-
-    fn create(
-        &mut self,
-        field: &dyn Fn(&str) -> String,
-        request: &DiskRequest,
-    ) -> Result<(DiskSource, Option<String>)> {
-        if request.source.is_some() || request.path.is_some() {
-            return Err(Error::field(field("source"), "a new disk has none; say clone or attach"));
-        }
-        match request.size {
-            Some(size) => self.new_volume(field, request, size * GIB, None),
-            // An optical or floppy drive without a medium.
-            None if matches!(request.device, DiskDevice::Cdrom | DiskDevice::Floppy) => {
-                Ok((DiskSource::Empty, None))
-            }
-            None => Err(Error::field(field("size"), "is required to create a disk")),
-        }
-    }
-
-    fn attach(
-        &mut self,
-        field: &dyn Fn(&str) -> String,
-        request: &DiskRequest,
-    ) -> Result<(DiskSource, Option<String>)> {
-        if request.size.is_some() || request.format.is_some() || request.source.is_some() {
-            return Err(Error::field(
-                field("action"),
-                "an attached volume keeps its size and format; say clone to have another",
-            ));
-        }
-        let volume = match (&request.path, &request.volume) {
-            (Some(_), Some(_)) => {
-                return Err(Error::field(field("path"), "contradicts volume: say one of them"));
-            }
-            (Some(path), None) => self.by_path(path)?,
-            (None, Some(name)) => {
-                let pool = request.pool.as_ref().map_or(self.default_pool, ResourceName::as_str);
-                self.active_pool(pool)?;
-                self.picture.volume(pool, name)?
-            }
-            (None, None) => return Err(Error::field(field("volume"), "is required to attach one")),
-        };
-        let reference = VolumeRef { pool: volume.pool.clone(), volume: volume.name.clone() };
-        let shared = request.read_only || request.device == DiskDevice::Cdrom;
-        if !self.taken.insert((volume.pool.clone(), volume.name.clone())) {
-            return Err(Error::new(
-                Kind::Impossible,
-                format!("the volume {}/{} twice", volume.pool, volume.name),
-            )
-            .with_field(field("volume"), "is a disk of this VM already"));
-        }
-        let users = self.picture.users_of(&reference, &volume.path);
-        if !shared && !users.is_empty() {
-            return Err(in_use(&volume.pool, &volume.name, &users));
-        }
-        let format = match volume.format.as_deref() {
-            None | Some("iso" | "unknown" | "none") => "raw",
-            Some(format) => format,
-        };
-        let source = DiskSource::Volume {
-            pool: volume.pool.clone(),
-            volume: volume.name.clone(),
-            path: volume.path.clone(),
-            r#type: volume.r#type.clone(),
-        };
-        Ok((source, Some(format.to_owned())))
-    }
-
-    fn clone_volume(
-        &mut self,
-        field: &dyn Fn(&str) -> String,
-        request: &DiskRequest,
-    ) -> Result<(DiskSource, Option<String>)> {
-        let source = match (&request.source, &request.path) {
-            (Some(source), None) => {
-                self.active_pool(&source.pool)?;
-                self.picture.volume(&source.pool, &source.volume)?
-            }
-            (None, Some(path)) => self.by_path(path)?,
-            (Some(_), Some(_)) => {
-                return Err(Error::field(field("path"), "contradicts source: say one of them"));
-            }
-            (None, None) => {
-                return Err(Error::field(field("source"), "is required to clone a volume"));
-            }
-        };
-        let capacity = match request.size {
-            Some(size) if size * GIB < source.capacity_bytes => {
-                return Err(Error::new(
-                    Kind::Impossible,
-                    format!(
-                        "{size} GiB is less than the {} bytes of {}/{}",
-                        source.capacity_bytes, source.pool, source.name
-                    ),
-                )
-                .with_field(field("size"), "must be at least the source's"));
-            }
-            Some(size) => size * GIB,
-            None => source.capacity_bytes,
-        };
-        let reference = VolumeRef { pool: source.pool.clone(), volume: source.name.clone() };
-        self.new_volume(field, request, capacity, Some(reference))
-    }
-
-    fn by_path(&self, path: &str) -> Result<std::sync::Arc<Volume>> {
-        match self.picture.paths.get(path) {
-            Some(entry) => self.picture.volume(&entry.volume.pool, &entry.volume.volume),
-            None => {
-                let shown: String = path.chars().take(140).collect();
-                Err(Error::new(
-                    Kind::VolumeNotFound,
-                    format!("the path {shown:?} is not a volume of a known pool"),
-                ))
-            }
-        }
-    }
-}
-
-/// a, b, …, z, aa, ab, …
-fn letters(mut place: u32) -> String {
-    let mut text = Vec::new();
-    loop {
-        text.push(b'a' + u8::try_from(place % 26).unwrap_or(0));
-        if place < 26 {
-            break;
-        }
-        place = place / 26 - 1;
-    }
-    text.reverse();
-    String::from_utf8(text).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn targets_go_on_after_z() {
-        assert_eq!(letters(0), "a");
-        assert_eq!(letters(25), "z");
-        assert_eq!(letters(26), "aa");
-        assert_eq!(letters(27), "ab");
-    }
 
     #[test]
     fn every_wrong_field_is_told_at_once() {

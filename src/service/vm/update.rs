@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::draft::{contradicts, fail, is_xml_char, range, text};
+use super::draft::check::{contradicts, fail, is_xml_char, range, text};
 use super::{VmService, check_if_match, condition, result_of, subject};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain};
