@@ -115,7 +115,7 @@ async fn updates_that_make_no_sense_are_refused_with_their_field() {
         (json!({"boot": ["usb"]}), 400, "INVALID_REQUEST", "boot[0]"),
         (json!({"boot": ["hd", "hd", "hd", "hd", "hd"]}), 400, "INVALID_REQUEST", "boot"),
         (json!({"labels": {"a": "é"}}), 400, "INVALID_REQUEST", "labels.a"),
-        (json!({"labels": {"": "a"}}), 400, "INVALID_NAME", "labels."),
+        (json!({"labels": {"": "a"}}), 400, "INVALID_REQUEST", "labels."),
         (json!({"labels": []}), 400, "INVALID_REQUEST", "labels"),
         (json!({"description": "\u{0}"}), 400, "INVALID_REQUEST", "description"),
         (json!({"memory": 512, "max_memory": 256}), 422, "IMPOSSIBLE", "max_memory"),
