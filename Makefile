@@ -28,7 +28,7 @@ lint: ## formatting, clippy with warnings as errors, the shell scripts where she
 	cargo fmt --all -- --check
 	cargo clippy --all-targets --locked -- -D warnings
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck -e SC1091,SC2317 .ci/run packaging/*.sh tests/lab/*.sh tests/lab/guest/*.sh && \
+		shellcheck -e SC1091,SC2317 .ci/run packaging/*.sh tests/lab/*.sh tests/openapi/*.sh tests/lab/guest/*.sh && \
 		shellcheck -s sh -e SC1091 tests/lab/guest/rootfs/init tests/lab/guest/rootfs/sbin/*; fi
 
 licences: ## the dependencies' licences and sources against deny.toml

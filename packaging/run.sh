@@ -214,7 +214,16 @@ EOJ
 cat "$work/vm.json"
 made_vm=yes
 begun=$SECONDS
-vapor vm create -f "$work/vm.json"
+# libvirt asks a QEMU that it has not met before for some seconds what it can do; until the daemon
+# knows, it answers that libvirt is not there (exit status 6).
+for ((tries = 0; tries < 60; tries++)); do
+    status=0
+    vapor vm create -f "$work/vm.json" 2>"$work/create.log" || status=$?
+    [ $status = 6 ] || break
+    sleep 1
+done
+cat "$work/create.log" >&2
+[ "$status" = 0 ] || exit "$status"
 vapor vm start "$name"
 
 # What the API says of the guest, in one line; empty until the agent has told address and system.

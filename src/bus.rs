@@ -40,6 +40,8 @@ pub struct EventFilter {
     pub kinds: Vec<String>,
     pub subject_type: Option<SubjectType>,
     pub subject_id: Option<String>,
+    /// Labels that the VM had when it happened, each of them.
+    pub labels: Vec<(String, String)>,
 }
 
 impl EventFilter {
@@ -52,6 +54,10 @@ impl EventFilter {
             });
         kind && self.subject_type.is_none_or(|wanted| event.subject.r#type == wanted)
             && self.subject_id.as_ref().is_none_or(|wanted| event.subject.id == *wanted)
+            && self.labels.iter().all(|(key, value)| {
+                event.data.get("labels").and_then(|labels| labels.get(key)?.as_str())
+                    == Some(value.as_str())
+            })
     }
 
     fn query(&self, since: u64, until: u64, limit: u32) -> EventQuery {
@@ -62,6 +68,7 @@ impl EventFilter {
             kinds: self.kinds.clone(),
             subject_type: self.subject_type,
             subject_id: self.subject_id.clone(),
+            labels: self.labels.clone(),
         }
     }
 }
@@ -72,6 +79,7 @@ impl From<&EventQuery> for EventFilter {
             kinds: query.kinds.clone(),
             subject_type: query.subject_type,
             subject_id: query.subject_id.clone(),
+            labels: query.labels.clone(),
         }
     }
 }

@@ -221,6 +221,7 @@ fn limits(config: &Config) -> Limits {
         body_bytes: size(config.limits.body_bytes),
         max_connections: size(config.limits.max_connections),
         header_timeout: Duration::from_secs(config.limits.header_seconds),
+        max_wait: Duration::from_secs(config.limits.wait_seconds),
         body_timeout: Duration::from_secs(config.limits.request_seconds),
         ..Limits::default()
     }

@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Caller, Query};
+use super::lists::LabelFilter;
 use super::reply::{joined, json as json_reply, render, with_header, wrap_list};
 use super::schemas::{EventList, Success};
 use super::{Api, accept, tasks};
@@ -60,6 +61,9 @@ struct EventListQuery {
     /// Only events about the thing with this UUID (volumes: `pool/volume`), or the VM of this name.
     #[param(min_length = 1, max_length = 511, pattern = r"^[^\x00-\x1F\x7F]+$")]
     subject: Option<String>,
+    /// Only events about VMs that had this label, as `key:value`; all of them if repeated.
+    #[param(max_items = 16, inline)]
+    label: Vec<LabelFilter>,
 }
 
 /// One kind of events, or a family of them.
@@ -95,13 +99,14 @@ async fn list_events(
         kinds: query.kind.into_iter().map(|kind| kind.0).collect(),
         subject_type: query.subject_type,
         subject_id: tasks::subject_id(&api, query.subject, query.subject_type),
+        labels: query.label.into_iter().map(LabelFilter::pair).collect(),
     };
     let last = last_event_id(&headers)?;
     let offers = ["application/json", "text/event-stream"];
     if accept::best(accepted.as_deref(), &offers) == Some("text/event-stream") {
         return Ok(stream(&api, last.or(query.since), EventFilter::from(&wanted)));
     }
-    let wait = Duration::from_secs(query.wait);
+    let wait = Duration::from_secs(query.wait).min(api.core().limits.max_wait);
     page(&api.services().bus.wait(&wanted, wait).await?)
 }
 

@@ -235,7 +235,8 @@ impl<B: Payload, Q: Mutation> FromRequest<Api> for Command<B, Q> {
             idempotency,
             dry_run: query.dry_run(),
             if_match: joined(&parts.headers, IF_MATCH),
-            wait: wait(joined(&parts.headers, PREFER).as_deref()),
+            wait: wait(joined(&parts.headers, PREFER).as_deref())
+                .map(|wait| wait.min(api.core().limits.max_wait)),
         };
         Ok(Command { context, query, body })
     }

@@ -117,3 +117,18 @@ pub fn whole_body<T: Serialize>(noun: &str, items: &[T]) -> Result<Bytes> {
     let rendered = items.iter().map(render).collect::<Result<Vec<_>>>()?;
     Ok(wrap_list(noun, &rendered, items.len(), None, &Map::new()))
 }
+
+/// One label to be filtered by, as `key:value`.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String, pattern = r"^[A-Za-z0-9_.+-]{1,63}:[\x20-\x7E]{0,255}$", example = "tier:web")]
+pub(super) struct LabelFilter(String);
+
+impl LabelFilter {
+    /// Key and value.
+    pub(super) fn pair(self) -> (String, String) {
+        let (key, value) = self.0.split_once(':').unwrap_or((&self.0, ""));
+        (key.to_owned(), value.to_owned())
+    }
+}
+

@@ -199,6 +199,7 @@ fn complete_operation(operation: &mut Map<String, Value>, action: Action) {
             response["headers"]["Retry-After"] = header("Seconds to wait.", "integer");
         }
     }
+    add_links(&mut responses, action);
     responses.sort_keys();
     operation.insert("responses".to_owned(), Value::Object(responses));
 }
@@ -275,6 +276,40 @@ fn add_successes(responses: &mut Map<String, Value>, action: Action) {
             let description = response["description"].as_str().unwrap_or_default();
             response["description"] = json!(format!("{description} {plan}"));
         }
+    }
+}
+
+/// Where a reply leads: from a new thing to what can be done with it, from a task to following it.
+fn add_links(responses: &mut Map<String, Value>, action: Action) {
+    let link = |operation: Action, parameters: Value| json!({"operationId": operation.as_str(), "parameters": parameters});
+    if let Some(response) = responses.get_mut("202") {
+        let task = json!({"id": "$response.body#/data/task/id"});
+        for follow in [Action::GetTask, Action::GetTaskLog, Action::CancelTask] {
+            response["links"][follow.as_str()] = link(follow, task.clone());
+        }
+    }
+    let Some(response) = responses.get_mut("201") else { return };
+    match action {
+        Action::CreateVm | Action::CreateVmEnhanced => {
+            let vm = json!({"id": "$response.body#/data/uuid"});
+            for next in [
+                Action::GetVm,
+                Action::UpdateVm,
+                Action::ActOnVm,
+                Action::DeleteVm,
+                Action::GetVmXml,
+            ] {
+                response["links"][next.as_str()] = link(next, vm.clone());
+            }
+        }
+        Action::CreateVolume => {
+            let volume = json!({
+                "pool": "$response.body#/data/pool", "volume": "$response.body#/data/name"});
+            for next in [Action::GetVolume, Action::DeleteVolume] {
+                response["links"][next.as_str()] = link(next, volume.clone());
+            }
+        }
+        _ => {}
     }
 }
 

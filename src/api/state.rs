@@ -25,6 +25,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a request may take apart from the time the client asked to wait.
     pub request_timeout: Duration,
+    /// The longest that a reply waits for an operation or for events, whatever the client prefers.
+    pub max_wait: Duration,
     /// How long a client may take no byte of its reply.
     pub stall_timeout: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
+            max_wait: super::MAX_WAIT,
             stall_timeout: Duration::from_secs(60),
         }
     }

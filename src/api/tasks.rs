@@ -129,7 +129,8 @@ async fn get_task(
     Query(query): Query<WaitQuery>,
 ) -> Result<Response> {
     caller.may(Action::GetTask, Resource::One(SubjectType::Task, &id.to_string()))?;
-    let waiting = api.services().tasks.wait(id, Duration::from_secs(query.wait));
+    let wait = Duration::from_secs(query.wait).min(api.core().limits.max_wait);
+    let waiting = api.services().tasks.wait(id, wait);
     let task = tokio::select! {
         task = waiting => task?,
         () = api.core().stopping.cancelled() => api.services().tasks.get(id).await?,

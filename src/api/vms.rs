@@ -15,6 +15,7 @@ use super::extract::{
 };
 use super::reply::{Conditional, joined, raw, success, with_header, wrap};
 use super::schemas::{Success, VmList, XmlReply};
+use super::lists::LabelFilter;
 use super::{Api, accept, lists, outcome};
 use crate::authz::{Action, Resource};
 use crate::error::{Error, Kind, Result};
@@ -109,22 +110,12 @@ struct VmListQuery {
     fields: Option<String>,
 }
 
-/// One `key:value`.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(transparent)]
-#[schema(value_type = String, pattern = r"^[A-Za-z0-9_.+-]{1,63}:[\x20-\x7E]{0,255}$", example = "tier:web")]
-struct LabelFilter(String);
-
 impl VmListQuery {
     fn split(self) -> (VmQuery, Option<String>) {
-        let pair = |label: LabelFilter| {
-            let (key, value) = label.0.split_once(':').unwrap_or((&label.0, ""));
-            (key.to_owned(), value.to_owned())
-        };
         let query = VmQuery {
             state: self.state,
             name: self.name,
-            labels: self.label.into_iter().map(pair).collect(),
+            labels: self.label.into_iter().map(LabelFilter::pair).collect(),
             selector: self.selector,
             limit: self.limit.map(|limit| limit as usize),
             cursor: self.cursor,

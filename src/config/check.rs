@@ -97,7 +97,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         max_connections: number("max_connections", 1..=1_000_000, default.max_connections),
         header_seconds: number("header_seconds", 1..=3_600, default.header_seconds),
         request_seconds: number("request_seconds", 1..=86_400, default.request_seconds),
-        wait_seconds: number("wait_seconds", 1..=86_400, default.wait_seconds),
+        wait_seconds: number("wait_seconds", 1..=300, default.wait_seconds),
         drain_seconds: number("drain_seconds", 0..=86_400, default.drain_seconds),
         tasks_keep_days: number("tasks_keep_days", 1..=36_500, default.tasks_keep_days),
         events_keep: number("events_keep", 1_000..=100_000_000, default.events_keep),

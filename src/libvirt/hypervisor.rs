@@ -39,7 +39,7 @@ pub struct HypervisorConfig {
 }
 
 impl HypervisorConfig {
-    /// The defaults: at most 10 calls at a time, 16 with every spare at work, which leaves libvirtd's
+    /// The defaults: at most 12 calls at a time, 18 with every spare at work, which leaves libvirtd's
     /// 20 worker threads room for other clients.
     pub fn new(uri: impl Into<String>) -> Self {
         HypervisorConfig {
@@ -47,7 +47,7 @@ impl HypervisorConfig {
             enabled: true,
             quick_workers: 4,
             slow_workers: 4,
-            agent_workers: 2,
+            agent_workers: 4,
             queue_depth: 256,
             keepalive_interval: Duration::from_secs(5),
             keepalive_count: 3,

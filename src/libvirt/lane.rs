@@ -6,7 +6,7 @@
 //! ```text
 //! idle ──▶ running ──(in time)──▶ idle
 //!             │
-//!             └─(its caller's deadline passes)──▶ stuck ──(the call returns)──▶ idle, or ends if a
+//!             └─(deadline or 2 s pass)──────▶ stuck ──(the call returns)──▶ idle, or ends if a
 //!                                                   │                            spare took its place
 //!                                                   └─ a spare is started while work is queued
 //! ```
@@ -27,6 +27,9 @@ use crate::error::{Error, Kind, Result};
 /// How many workers share a connection: one less than the five calls libvirtd serves per client,
 /// because at the fifth it stops reading and the client's keepalive starves.
 const WORKERS_PER_CONNECTION: usize = 4;
+
+/// How long a call may take before others stop waiting for its worker, however patient its caller.
+const RELIEF: Duration = Duration::from_secs(2);
 
 /// How many workers a lane may add while others are stuck.
 const SPARE_WORKERS: usize = 2;
@@ -72,7 +75,7 @@ pub struct LaneGauge {
     pub workers: usize,
     /// Threads in a call, stuck ones included.
     pub busy: usize,
-    /// Threads in a call that has outlived its caller's deadline.
+    /// Threads in a call that has outlived its caller's deadline, or takes longer than 2 s.
     pub stuck: usize,
     /// Calls that wait.
     pub queued: usize,
@@ -369,7 +372,8 @@ impl LanePool {
                 if !job.ticket.claim(BEGUN) {
                     continue;
                 }
-                state.workers[index] = Some(Worker::Running { due: job.due() });
+                let due = job.due().min(Instant::now() + RELIEF);
+                state.workers[index] = Some(Worker::Running { due });
                 return Some(job);
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);

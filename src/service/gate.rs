@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -221,17 +222,22 @@ impl Claim {
     }
 }
 
+/// How long after its release an operation may still be the cause of news.
+const LATE_NEWS: Duration = Duration::from_secs(1);
+
 /// The registry of holds.
 #[derive(Clone)]
 pub struct Gate {
     held: Arc<Mutex<HashMap<Key, Holder>>>,
+    /// Who held a VM last, and when it was released: news of its work may come a moment later.
+    recent: Arc<Mutex<HashMap<Uuid, (Holder, Instant)>>>,
     /// Ticks at each release, so that a waiter needs no polling.
     released: watch::Sender<u64>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Gate { held: Arc::default(), released: watch::Sender::new(0) }
+        Gate { held: Arc::default(), recent: Arc::default(), released: watch::Sender::new(0) }
     }
 }
 
@@ -261,6 +267,17 @@ impl Gate {
     /// Who holds this now.
     pub fn holder(&self, key: &Key) -> Option<Holder> {
         self.lock().get(key).cloned()
+    }
+
+    /// Whose work a piece of news about a VM is, if it has just come: of who holds the VM, or has
+    /// just released it, and does such things at all.
+    pub fn cause(&self, uuid: Uuid, does_such: impl Fn(&str) -> bool) -> Option<Holder> {
+        let present = self.holder(&Key::Vm(uuid)).filter(|holder| does_such(holder.kind));
+        present.or_else(|| {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let (holder, released) = recent.get(&uuid)?;
+            (released.elapsed() < LATE_NEWS && does_such(holder.kind)).then(|| holder.clone())
+        })
     }
 
     /// How many keys are held.
@@ -351,12 +368,18 @@ impl Gate {
         };
         match (admit(condition, state, work), holder) {
             (Admission::Busy, Some(holder)) => Err(busy(&vm_words(name), holder)),
-            (Admission::Admit | Admission::Preempt | Admission::Busy, _) => Ok(()),
-            (Admission::AlreadySo(kind), _) => {
-                Err(refusal(kind, name, kind_phrase(kind), condition))
-            }
-            (Admission::Deny(kind, why), _) => Err(refusal(kind, name, why, condition)),
+            _ => allowed(name, work, condition),
         }
+    }
+}
+
+/// Whether the VM's condition allows it, whoever holds the VM: for the last look before something
+/// is destroyed.
+pub fn allowed(name: &str, work: Work, condition: Condition) -> Result<()> {
+    match admit(condition, Held::Free, work) {
+        Admission::Admit | Admission::Preempt | Admission::Busy => Ok(()),
+        Admission::AlreadySo(kind) => Err(refusal(kind, name, kind_phrase(kind), condition)),
+        Admission::Deny(kind, why) => Err(refusal(kind, name, why, condition)),
     }
 }
 
@@ -394,11 +417,16 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.gate.0.lock();
+        let mut recent = self.gate.0.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|_, (_, released)| released.elapsed() < LATE_NEWS);
         for key in &self.keys {
-            if held.get(key).is_some_and(|holder| holder.task == self.task) {
-                held.remove(key);
+            if held.get(key).is_some_and(|holder| holder.task == self.task)
+                && let (Some(holder), Key::Vm(uuid)) = (held.remove(key), key)
+            {
+                recent.insert(*uuid, (holder, Instant::now()));
             }
         }
+        drop(recent);
         drop(held);
         self.gate.0.released.send_modify(|tick| *tick += 1);
     }

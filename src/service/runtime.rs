@@ -5,7 +5,7 @@
 //! hangs delays nobody: it is asked again later, ever more seldom. Addresses come from the agent
 //! where it answers, and from the DHCP leases of libvirt's networks otherwise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,6 +24,10 @@ const AGENT_SECONDS: u32 = 5;
 
 /// How often a VM is asked without a hint.
 const ROUND: Duration = Duration::from_secs(30);
+
+/// How many guests are asked at once: half of the workers for agents, so that a stop, which asks
+/// its guest there too, finds one free beside guests that hang.
+const AT_ONCE: usize = 2;
 
 /// The longest pause after an agent that did not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -51,13 +55,14 @@ pub async fn run(
     let mut asking: JoinSet<(Uuid, Result<RuntimeDetails>)> = JoinSet::new();
     let mut patience: HashMap<Uuid, Patience> = HashMap::new();
     let (again_tx, mut again) = mpsc::unbounded_channel::<Uuid>();
+    // VMs to be asked as soon as it is their turn.
+    let mut wanted: VecDeque<Uuid> = VecDeque::new();
     loop {
-        let mut wanted: Vec<Uuid> = Vec::new();
         tokio::select! {
             hint = hints.recv() => {
                 let Some((uuid, why)) = hint else { return };
                 patience.remove(&uuid);
-                wanted.push(uuid);
+                want(&mut wanted, uuid);
                 if matches!(why, "started" | "agent-connected" | "resumed" | "device-added") {
                     for pause in SETTLING {
                         let again = again_tx.clone();
@@ -69,11 +74,11 @@ pub async fn run(
                     }
                 }
             }
-            Some(uuid) = again.recv() => wanted.push(uuid),
+            Some(uuid) = again.recv() => want(&mut wanted, uuid),
             _ = tick.tick() => {
                 let picture = inventory.picture();
                 if picture.libvirt.connected {
-                    wanted.extend(picture.vms.iter().map(|record| record.vm.uuid));
+                    wanted = picture.vms.iter().map(|record| record.vm.uuid).collect();
                 }
                 patience.retain(|uuid, _| picture.by_uuid.contains_key(uuid));
             }
@@ -81,10 +86,10 @@ pub async fn run(
                 let Ok((uuid, result)) = done else { continue };
                 under_way.remove(&uuid);
                 settle(&inventory, &mut patience, uuid, result);
-                continue;
             }
         }
-        for uuid in wanted {
+        while asking.len() < AT_ONCE {
+            let Some(uuid) = wanted.pop_front() else { break };
             let resting = patience
                 .get(&uuid)
                 .and_then(|patience| patience.not_before)
@@ -103,6 +108,20 @@ pub async fn run(
     }
 }
 
+/// News goes before the routine.
+fn want(wanted: &mut VecDeque<Uuid>, uuid: Uuid) {
+    wanted.retain(|known| *known != uuid);
+    wanted.push_front(uuid);
+}
+
+/// A guest that does not answer is asked ever more seldom.
+fn rest(patience: &mut HashMap<Uuid, Patience>, uuid: Uuid) {
+    let patience = patience.entry(uuid).or_default();
+    patience.failures = (patience.failures + 1).min(8);
+    let pause = (ROUND / 4 * 2u32.pow(patience.failures)).min(LONGEST_PAUSE);
+    patience.not_before = Some(Instant::now() + pause);
+}
+
 fn settle(
     inventory: &Inventory,
     patience: &mut HashMap<Uuid, Patience>,
@@ -112,10 +131,7 @@ fn settle(
     match result {
         Ok(details) => {
             if details.guest_agent == GuestAgentState::NotResponding {
-                let patience = patience.entry(uuid).or_default();
-                patience.failures = (patience.failures + 1).min(8);
-                let pause = (ROUND / 4 * 2u32.pow(patience.failures)).min(LONGEST_PAUSE);
-                patience.not_before = Some(Instant::now() + pause);
+                rest(patience, uuid);
             } else {
                 patience.remove(&uuid);
             }
@@ -123,7 +139,13 @@ fn settle(
                 tracing::error!(error = ?error, "runtime details could not be kept");
             }
         }
-        Err(error) => tracing::debug!(vm = %uuid, error = ?error, "no runtime details"),
+        Err(error) => {
+            tracing::debug!(vm = %uuid, error = ?error, "no runtime details");
+            // A libvirt that is away says nothing about the guest.
+            if error.kind() != Kind::LibvirtUnavailable {
+                rest(patience, uuid);
+            }
+        }
     }
 }
 

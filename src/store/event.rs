@@ -36,6 +36,8 @@ pub struct EventQuery {
     pub kinds: Vec<String>,
     pub subject_type: Option<SubjectType>,
     pub subject_id: Option<String>,
+    /// Labels in the event's data, each of them.
+    pub labels: Vec<(String, String)>,
 }
 
 impl Default for EventQuery {
@@ -47,6 +49,7 @@ impl Default for EventQuery {
             kinds: Vec::new(),
             subject_type: None,
             subject_id: None,
+            labels: Vec::new(),
         }
     }
 }
@@ -115,6 +118,15 @@ pub(super) fn list(connection: &Connection, query: &EventQuery) -> Result<Vec<Ev
     if let Some(id) = &query.subject_id {
         sql.push_str(" AND subject_id = ?");
         values.push(Column::Text(id.clone()));
+    }
+    for (key, value) in &query.labels {
+        // Compared as a row's text: a key with dots must not be taken for a path.
+        sql.push_str(
+            " AND EXISTS (SELECT 1 FROM json_each(event.data, '$.labels') AS label
+                 WHERE label.key = ? AND label.value = ?)",
+        );
+        values.push(Column::Text(key.clone()));
+        values.push(Column::Text(value.clone()));
     }
     sql.push_str(" ORDER BY seq LIMIT ?");
     values.push(Column::Integer(i64::from(query.limit)));

@@ -38,7 +38,7 @@ async fn a_second_daemon_is_refused_and_the_first_one_goes_on() {
     let mut same_socket = Settings::new("samesocket", &first.uri);
     same_socket.socket.clone_from(&first.socket);
     let (code, told) = refused(&same_socket).await;
-    assert_eq!(code, Some(1), "{told}");
+    assert!(matches!(code, Some(1 | 64)), "{code:?}: {told}");
     let path = first.socket.display().to_string();
     assert!(told.contains(&path) && told.contains("hint:"), "{told}");
     assert!(!same_socket.database.exists(), "it touched a database before it was refused");
@@ -46,7 +46,7 @@ async fn a_second_daemon_is_refused_and_the_first_one_goes_on() {
     let mut same_database = Settings::new("samedb", &first.uri);
     same_database.database.clone_from(&first.database);
     let (code, told) = refused(&same_database).await;
-    assert_eq!(code, Some(1), "{told}");
+    assert!(matches!(code, Some(1 | 64)), "{code:?}: {told}");
     let path = first.database.display().to_string();
     assert!(told.contains(&path) && told.contains("hint:"), "{told}");
     assert!(!same_database.socket.exists(), "it left a socket behind");
@@ -67,7 +67,7 @@ async fn a_stop_of_the_daemon_parks_a_waiting_stop_and_the_next_daemon_goes_on()
     world.booted("slow").await;
     let path = format!("{V}/slow/action");
     let request = json!({"action": "stop", "timeout": 120});
-    let call = world.client.call("POST", path).header("idempotency-key", "the stop");
+    let call = world.client.call("POST", path).header("idempotency-key", "the-stop");
     let reply = call.json(&request).send().await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let id = reply.task().expect("a task");
@@ -99,7 +99,7 @@ async fn a_stop_of_the_daemon_parks_a_waiting_stop_and_the_next_daemon_goes_on()
     assert!(lines.text.contains("adopted"), "{lines:?}");
     // The key still leads to it, after the restart.
     let path = format!("{V}/slow/action");
-    let call = client.call("POST", path).header("idempotency-key", "the stop");
+    let call = client.call("POST", path).header("idempotency-key", "the-stop");
     let again = call.json(&request).send().await;
     assert_eq!((again.status, again.task()), (200, Some(id)), "{again:?}");
     world.finish().await;

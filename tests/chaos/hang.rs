@@ -7,10 +7,10 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::support::wait::percentile;
-use crate::support::{BOOT, SOON, V, World, guest};
+use crate::support::{BOOT, SOON, Settings, V, World, guest};
 
 const READS: usize = 400;
-const POWER_CYCLES: usize = 8;
+const POWER_CYCLES: usize = 3;
 const HUNG: [&str; 3] = ["hung0", "hung1", "hung2"];
 
 /// A process that goes on when this is dropped, so that it can be ended.
@@ -157,7 +157,8 @@ async fn hung_guests_delay_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hung_guest_can_lose_its_power_and_a_daemon_can_stop_beside_it() {
-    let Some(mut world) = World::start("hungoff").await else { return };
+    let adjust = |settings: &mut Settings| settings.more = "[limits]\ndrain_seconds = 3\n".into();
+    let Some(mut world) = World::with("hungoff", adjust).await else { return };
     for name in ["one", "two"] {
         let mut body = guest::empty_body(name);
         body["start"] = json!(true);
@@ -175,7 +176,7 @@ async fn a_hung_guest_can_lose_its_power_and_a_daemon_can_stop_beside_it() {
     let reply = call.json(&json!({"action": "pause"})).send().await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let id = reply.task().expect("a task");
-    let status = world.daemon.terminate(Duration::from_secs(60)).await;
+    let status = world.daemon.terminate(Duration::from_secs(20)).await;
     assert_eq!(status.code(), Some(0), "{status}");
     world.daemon.start_again().await;
     let task = world.client.task(&id).await;

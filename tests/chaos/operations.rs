@@ -30,6 +30,8 @@ pub struct Facts {
     /// virsh's word, or nothing if there is no such VM.
     pub state: Option<String>,
     pub description: String,
+    /// The running VM's own, which an update changes separately.
+    pub live: String,
 }
 
 impl Facts {
@@ -45,7 +47,11 @@ impl Facts {
                 None => String::new(),
                 Some(_) => lab.try_virsh(&["desc", name, "--config"]).ok()?,
             };
-            Some(Facts { state, description })
+            let live = match &state {
+                None => String::new(),
+                Some(_) => lab.try_virsh(&["desc", name]).ok()?,
+            };
+            Some(Facts { state, description, live })
         })
         .await
     }
@@ -138,7 +144,7 @@ impl Request {
             Deed::Start | Deed::Resume => facts.is("running"),
             Deed::ForceStop | Deed::Stop => facts.is("shut off"),
             Deed::Pause => facts.is("paused"),
-            Deed::Update => facts.description == self.description,
+            Deed::Update => facts.description == self.description && facts.live == self.description,
         }
     }
 

@@ -16,10 +16,33 @@ POSSIBLE_422 = {
 }
 
 
+def make_possible(body):
+    """Most generated VMs ask for what is not supported yet, or say one thing in two forms: three of
+    four are spared the 422, so that VMs are made at all."""
+    if not isinstance(body, dict) or len(str(body.get("name"))) % 4 == 0:
+        return
+    for field in ("cloud_init", "template"):
+        body.pop(field, None)
+    if "storage" in body:
+        body.pop("disk_size", None)
+        body.pop("pool", None)
+    if "networks" in body:
+        body.pop("network", None)
+    if "os" in body:
+        body.pop("os_type", None)
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Only cases that are meant to be good are touched; the bad ones stay as bad as they are."""
-    if case.meta is None or not case.meta.generation.mode.is_positive or not case.query:
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    # A made-up entity tag is always stale: most cases are to get beyond it.
+    tag = (case.headers or {}).get("If-Match")
+    if isinstance(tag, str) and len(tag) % 4 != 0:
+        del case.headers["If-Match"]
+    make_possible(case.body)
+    if not case.query:
         return
     # A cursor is opaque: only the daemon's own are good, and pages are followed by the API's tests.
     case.query.pop("cursor", None)

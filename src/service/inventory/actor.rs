@@ -9,14 +9,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::build::{self, Fetched, Surroundings};
-use super::events;
+use super::events::{self, Happened};
 use super::picture::{PathEntry, Picture, PoolRecord, VmRecord};
 use super::scribe::{Entry, Scribe};
-use crate::libvirt::LibvirtEvent;
 use crate::libvirt::domain::DomainBrief;
 use crate::model::host::{Capabilities, LibvirtStatus};
 use crate::model::{Network, RuntimeDetails, Stale, VolumeRef};
-use crate::service::gate::Gate;
 use crate::store::{NewEvent, VmRow};
 
 /// What the actor is told.
@@ -49,7 +47,7 @@ pub(super) enum Command {
         runtime: Box<RuntimeDetails>,
     },
     /// Announce these, after everything sent before.
-    Announce(Vec<LibvirtEvent>),
+    Announce(Vec<Happened>),
     Connection(LibvirtStatus),
     /// Answered when everything before it is written down.
     Flush(oneshot::Sender<()>),
@@ -62,7 +60,6 @@ pub(super) struct Actor {
     /// The ticket under which each VM was last seen, or seen to be gone.
     tickets: HashMap<Uuid, u64>,
     scribe: Scribe,
-    gate: Gate,
     filled: watch::Sender<bool>,
     epoch: watch::Sender<u64>,
 }
@@ -72,7 +69,6 @@ impl Actor {
         picture: Arc<ArcSwap<Picture>>,
         rows: Vec<VmRow>,
         scribe: Scribe,
-        gate: Gate,
         filled: watch::Sender<bool>,
         epoch: watch::Sender<u64>,
     ) -> Self {
@@ -84,7 +80,7 @@ impl Actor {
             })
             .collect();
         let rows = rows.into_iter().map(|row| (row.uuid, row)).collect();
-        Actor { picture, rows, runtime, tickets: HashMap::new(), scribe, gate, filled, epoch }
+        Actor { picture, rows, runtime, tickets: HashMap::new(), scribe, filled, epoch }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
@@ -429,12 +425,10 @@ impl Actor {
         })
     }
 
-    fn announce(&self, happened: &[LibvirtEvent]) {
+    fn announce(&self, happened: &[Happened]) {
         let picture = self.picture.load();
-        let events: Vec<NewEvent> = happened
-            .iter()
-            .filter_map(|event| events::announce(event, &picture, &self.gate))
-            .collect();
+        let events: Vec<NewEvent> =
+            happened.iter().filter_map(|happened| events::announce(happened, &picture)).collect();
         if !events.is_empty() {
             self.scribe.write(Entry::Events(events));
         }

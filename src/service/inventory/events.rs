@@ -5,13 +5,75 @@ use serde_json::{Value, json};
 use super::picture::Picture;
 use crate::libvirt::{DomainEvent, LibvirtEvent, ResourceEvent};
 use crate::model::{Subject, SubjectType};
-use crate::service::gate::{Gate, Key};
+use crate::service::gate::{Gate, Holder};
 use crate::store::NewEvent;
 
-/// The announcement of one event, or `None` if it says nothing to a client. Who caused it is
-/// known where an operation of Vapor's holds the VM.
-pub(super) fn announce(event: &LibvirtEvent, picture: &Picture, gate: &Gate) -> Option<NewEvent> {
+/// An event and whose work it is.
+pub(super) struct Happened {
+    pub event: LibvirtEvent,
+    pub cause: Option<Holder>,
+}
+
+impl Happened {
+    /// To be called as soon as the event comes: later somebody else may hold the VM.
+    pub(super) fn now(event: LibvirtEvent, gate: &Gate) -> Happened {
+        let cause = match &event {
+            LibvirtEvent::Domain { uuid, event, .. } => {
+                gate.cause(*uuid, |task| may_cause(task, event))
+            }
+            LibvirtEvent::Connected { .. }
+            | LibvirtEvent::Disconnected { .. }
+            | LibvirtEvent::Network { .. }
+            | LibvirtEvent::Pool { .. }
+            | LibvirtEvent::NodeDevice { .. } => None,
+        };
+        Happened { event, cause }
+    }
+}
+
+/// Whether operations of this kind do such things. What a guest does by itself is nobody's task.
+fn may_cause(task: &str, event: &DomainEvent) -> bool {
+    let starts = matches!(task, "vm.start" | "vm.restore-saved" | "vm.restart" | "vm.create");
+    let defines = matches!(task, "vm.create" | "vm.update" | "vm.define");
     match event {
+        DomainEvent::Started { .. } => starts,
+        DomainEvent::Suspended { .. } => starts || matches!(task, "vm.pause" | "vm.save"),
+        DomainEvent::Resumed { .. } => {
+            starts || matches!(task, "vm.resume" | "vm.save" | "vm.reboot" | "vm.reset")
+        }
+        DomainEvent::Stopped { .. } | DomainEvent::ShutdownFinished { .. } => matches!(
+            task,
+            "vm.stop" | "vm.force-stop" | "vm.restart" | "vm.save" | "vm.delete" | "vm.create"
+        ),
+        DomainEvent::Rebooted => matches!(task, "vm.reboot" | "vm.reset"),
+        DomainEvent::PmWakeup => task == "vm.resume",
+        DomainEvent::Defined { .. } | DomainEvent::MetadataChanged => defines,
+        DomainEvent::Undefined { .. } => matches!(task, "vm.delete" | "vm.create"),
+        DomainEvent::BalloonChanged { .. }
+        | DomainEvent::MemoryDeviceResized { .. }
+        | DomainEvent::DeviceAdded { .. }
+        | DomainEvent::DeviceRemoved { .. }
+        | DomainEvent::DeviceRemovalFailed { .. }
+        | DomainEvent::MediaChanged { .. }
+        | DomainEvent::TunableChanged => task == "vm.update",
+        DomainEvent::JobCompleted
+        | DomainEvent::BlockJob { .. }
+        | DomainEvent::MigrationIteration { .. } => true,
+        DomainEvent::PmSuspended { .. }
+        | DomainEvent::Crashed { .. }
+        | DomainEvent::AgentConnected
+        | DomainEvent::AgentDisconnected
+        | DomainEvent::IoError { .. }
+        | DomainEvent::WatchdogFired { .. }
+        | DomainEvent::BlockThreshold { .. }
+        | DomainEvent::ControlError
+        | DomainEvent::MemoryFailure => false,
+    }
+}
+
+/// The announcement of one event, or `None` if it says nothing to a client.
+pub(super) fn announce(happened: &Happened, picture: &Picture) -> Option<NewEvent> {
+    match &happened.event {
         LibvirtEvent::Connected { .. } => Some(host("libvirt.connected", json!({}))),
         LibvirtEvent::Disconnected { reason } => {
             Some(host("libvirt.disconnected", json!({ "reason": reason })))
@@ -24,7 +86,7 @@ pub(super) fn announce(event: &LibvirtEvent, picture: &Picture, gate: &Gate) -> 
                 data.insert("labels".to_owned(), json!(record.vm.labels));
                 data.insert("generation".to_owned(), json!(record.vm.generation));
             }
-            let holder = gate.holder(&Key::Vm(*uuid));
+            let cause = happened.cause.as_ref();
             Some(NewEvent {
                 kind: kind.to_owned(),
                 subject: Subject {
@@ -32,8 +94,8 @@ pub(super) fn announce(event: &LibvirtEvent, picture: &Picture, gate: &Gate) -> 
                     id: uuid.to_string(),
                     name: name.clone(),
                 },
-                principal: holder.as_ref().map(|holder| holder.principal.clone()),
-                task: holder.map(|holder| holder.task),
+                principal: cause.map(|holder| holder.principal.clone()),
+                task: cause.map(|holder| holder.task),
                 data,
             })
         }

@@ -91,10 +91,8 @@ impl Inventory {
             stopping: CancellationToken::new(),
         };
         let scribe = scribe::start(store, bus);
-        tokio::spawn(
-            actor::Actor::new(picture, rows, scribe, gate, filled_tx, epoch_tx).run(inbox),
-        );
-        tokio::spawn(pump::run(inventory.clone(), events, hints_tx, reconcile));
+        tokio::spawn(actor::Actor::new(picture, rows, scribe, filled_tx, epoch_tx).run(inbox));
+        tokio::spawn(pump::run(inventory.clone(), events, gate, hints_tx, reconcile));
         Ok((inventory, hints))
     }
 

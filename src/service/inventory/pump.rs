@@ -14,12 +14,14 @@ use uuid::Uuid;
 
 use super::actor::{Command, differs};
 use super::build;
+use super::events::Happened;
 use super::picture::PoolRecord;
 use super::{Inventory, RuntimeHint};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::domain::{self, DomainBrief};
 use crate::libvirt::{DomainEvent, Lane, LibvirtEvent, host, network, storage};
 use crate::model::Volume;
+use crate::service::gate::Gate;
 use crate::service::kvm;
 use crate::xml;
 
@@ -44,10 +46,12 @@ const RESOURCE_ROUNDS: u32 = 6;
 
 pub(super) async fn run(
     inventory: Inventory,
-    mut events: mpsc::UnboundedReceiver<LibvirtEvent>,
+    raw: mpsc::UnboundedReceiver<LibvirtEvent>,
+    gate: Gate,
     hints: mpsc::UnboundedSender<RuntimeHint>,
     reconcile: Duration,
 ) {
+    let mut events = attributed(raw, gate);
     let mut tick = tokio::time::interval_at(Instant::now() + reconcile, reconcile);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut status = inventory.hypervisor.watch();
@@ -109,6 +113,23 @@ pub(super) async fn run(
     }
 }
 
+/// Notes whose work each event is the moment it comes: by the time its facts are fetched, the next
+/// operation may hold the VM.
+fn attributed(
+    mut raw: mpsc::UnboundedReceiver<LibvirtEvent>,
+    gate: Gate,
+) -> mpsc::UnboundedReceiver<Happened> {
+    let (attributed, events) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(event) = raw.recv().await {
+            if attributed.send(Happened::now(event, &gate)).is_err() {
+                return;
+            }
+        }
+    });
+    events
+}
+
 fn send(inventory: &Inventory, command: Command) {
     if let Err(error) = inventory.send(command) {
         tracing::error!(error = ?error, "the picture cannot be changed any more");
@@ -119,13 +140,13 @@ fn send(inventory: &Inventory, command: Command) {
 /// picture could not be filled.
 async fn digest(
     inventory: &Inventory,
-    happened: Vec<LibvirtEvent>,
+    happened: Vec<Happened>,
     hints: &mpsc::UnboundedSender<RuntimeHint>,
     owed: &mut BTreeSet<Uuid>,
 ) -> bool {
     let (mut vms, mut pools, mut networks, mut connected) = (BTreeSet::new(), false, false, false);
-    for event in &happened {
-        match event {
+    for happened in &happened {
+        match &happened.event {
             LibvirtEvent::Connected { .. } => connected = true,
             LibvirtEvent::Disconnected { .. } => {
                 send(inventory, Command::Connection(inventory.hypervisor.status()));

@@ -143,6 +143,12 @@ impl TaskHandle {
         Ok(steps)
     }
 
+    /// Journals that the operation's one step has been taken.
+    pub async fn done(&self, action: &str, undo: Value) -> Result<()> {
+        let step = Step { seq: 0, action: action.to_owned(), undo, state: StepState::Done };
+        self.store.save_steps(self.id(), &[step]).await
+    }
+
     /// Adds a line to the task's log. A log that cannot be written does not fail the operation.
     pub async fn log(&self, line: &str) {
         tracing::info!("{line}");

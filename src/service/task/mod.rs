@@ -44,9 +44,8 @@ use live::Live;
 /// How long a quick operation is waited for, unless the client says otherwise.
 pub const QUICK_WAIT: Duration = Duration::from_secs(30);
 
-/// How often an outcome that the database refused is offered again before it is given up; the
-/// next start then adopts the task.
-const OUTCOME_RETRIES: u32 = 10;
+/// The longest pause before an outcome that the database refused is offered again.
+const LATEST_RECORD: Duration = Duration::from_secs(2);
 
 /// What an operation is, apart from its work.
 pub struct Operation {
@@ -226,10 +225,13 @@ impl TaskService {
         }
         task.cancellable = false;
         task.finished_at = Some(Timestamp::now());
-        self.record(&task).await;
+        let recorded = self.record(&task).await;
         // In this order: the hold is free before anybody learns that the operation is over.
         drop(hold);
         live.publish(task.clone());
+        if recorded.is_err() {
+            self.record_late(&task).await;
+        }
         self.live().remove(&task.id);
     }
 
@@ -253,24 +255,38 @@ impl TaskService {
         task.finished_at = Some(Timestamp::now());
         tracing::info!(task = %task.id, kind = %task.kind, vm = %task.subject.name,
             status = task.status.as_str(), "adopted task ended");
-        self.record(&task).await;
+        if self.record(&task).await.is_err() {
+            tracing::error!(task = %task.id, "the next start judges it again");
+        }
     }
 
-    async fn record(&self, task: &Task) {
-        let mut pause = Duration::from_millis(50);
-        for attempt in 1..=OUTCOME_RETRIES {
-            let events = vec![task_event("task.finished", task)];
-            match self.inner.store.update_task(task, events).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(task = %task.id, attempt, error = ?error,
-                        "the outcome could not be recorded");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(5));
+    /// Writes the outcome down.
+    async fn record(&self, task: &Task) -> Result<()> {
+        let recorded = self.inner.store.update_task(task, vec![task_event("task.finished", task)]);
+        recorded.await.inspect_err(|error| {
+            tracing::error!(task = %task.id, error = ?error, "the outcome could not be recorded");
+        })
+    }
+
+    /// Offers an outcome again until the database takes it. Until then the outcome is known to
+    /// whoever asks this daemon; if it stops before, the next one adopts the task.
+    async fn record_late(&self, task: &Task) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.inner.stopping.cancelled() => {
+                    if self.record(task).await.is_err() {
+                        tracing::error!(task = %task.id, "the next start adopts the task");
+                    }
+                    return;
                 }
             }
+            if self.record(task).await.is_ok() {
+                return;
+            }
+            pause = (pause * 2).min(LATEST_RECORD);
         }
-        tracing::error!(task = %task.id, "the outcome is lost; the next start adopts the task");
     }
 
     /// The outcome of a task, waited for up to `wait`.

@@ -127,7 +127,12 @@ impl VmService {
                 self.act(uuid, Lane::Slow, move |session| domain::start(session, uuid)).await
             }
             VmAction::Stop | VmAction::Shutdown | VmAction::Restart => {
-                return self.stop_gracefully(task, uuid, name, request).await;
+                return match self.stop_gracefully(task, uuid, name, request).await {
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                        self.judge_after_loss(task, error).await
+                    }
+                    ended => ended,
+                };
             }
             VmAction::ForceStop | VmAction::Destroy => {
                 self.act(uuid, Lane::Slow, move |session| domain::destroy(session, uuid, false))
@@ -161,6 +166,11 @@ impl VmService {
             // libvirt went away in the middle: whether it took effect is looked up when it is back.
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
                 self.judge_after_loss(task, error).await
+            }
+            // libvirt knows better than the picture did; by now the picture knows, too.
+            Err(error) if error.kind() == Kind::VmWrongState => {
+                let state = self.condition(uuid)?.state;
+                Err(error.with_detail("state", state.as_str()).with_detail("vm", name))
             }
             Err(error) => Err(error),
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::action::GRACEFUL_STEP;
@@ -18,10 +19,16 @@ use crate::model::{SubjectType, Task, UpdateVm, VmState, VolumeRef};
 use crate::service::gate::{Claim, Key};
 use crate::service::inventory::VmRecord;
 use crate::service::task::{End, TaskHandle};
-use crate::store::Step;
+use crate::store::{Step, StepState};
 
 /// How long what the last daemon asked of libvirt may still take to show.
 const SETTLE: Duration = Duration::from_secs(15);
+
+/// How long a verdict is looked for at least, however long ago the work was cut off.
+const LEAST_LOOK: Duration = Duration::from_secs(1);
+
+/// The same for an update, whose calls are quick.
+const SETTLE_UPDATE: Duration = Duration::from_secs(3);
 
 /// How long libvirt may be away in the middle of an operation before the verdict is given without
 /// it.
@@ -91,10 +98,16 @@ impl VmService {
             };
             let service = self.clone();
             let adopted = task.clone();
+            let cut = Instant::now();
             self.tasks.resume(task, hold, move |handle| async move {
                 handle.log("adopted after a restart of the daemon").await;
                 tokio::select! {
-                    () = service.known() => service.judge(&handle, &adopted).await,
+                    () = service.known() => match service.judge(&handle, &adopted, cut).await {
+                        Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                            service.judge_after_loss(&handle, error).await
+                        }
+                        verdict => verdict,
+                    },
                     () = handle.stopping().cancelled() => Ok(End::Parked),
                 }
             });
@@ -109,9 +122,9 @@ impl VmService {
 
     /// The verdict over a task whose work was cut off. Given up, to be taken up by the next daemon,
     /// if this one stops meanwhile.
-    async fn judge(&self, handle: &TaskHandle, task: &Task) -> Result<End> {
+    async fn judge(&self, handle: &TaskHandle, task: &Task, cut: Instant) -> Result<End> {
         tokio::select! {
-            verdict = self.judge_by_kind(handle, task) => verdict,
+            verdict = self.judge_by_kind(handle, task, cut) => verdict,
             () = stopped_in_judgement(handle, task) => Ok(End::Parked),
         }
     }
@@ -127,7 +140,7 @@ impl VmService {
         handle
             .log("libvirt went away in the middle; what stands is looked up when it is back")
             .await;
-        let task = handle.task();
+        let (task, cut) = (handle.task(), Instant::now());
         let back = async {
             let mut status = self.hypervisor.watch();
             loop {
@@ -135,7 +148,7 @@ impl VmService {
                 if status.wait_for(|status| status.connected).await.is_err() {
                     std::future::pending::<()>().await;
                 }
-                match self.judge(handle, &task).await {
+                match self.judge(handle, &task, cut).await {
                     Err(error) if error.kind() == Kind::LibvirtUnavailable => {
                         tokio::time::sleep(Duration::from_millis(300)).await;
                     }
@@ -155,7 +168,7 @@ impl VmService {
         }
     }
 
-    async fn judge_by_kind(&self, handle: &TaskHandle, task: &Task) -> Result<End> {
+    async fn judge_by_kind(&self, handle: &TaskHandle, task: &Task, cut: Instant) -> Result<End> {
         let steps = self.tasks.store().steps(task.id).await?;
         if task.subject.r#type == SubjectType::Volume {
             return self.judge_volume(task).await;
@@ -170,17 +183,20 @@ impl VmService {
         };
         match task.kind.as_str() {
             "vm.start" | "vm.restore-saved" | "vm.resume" => {
-                self.settle(uuid, name, state(VmState::Running)).await
+                self.settle(cut, uuid, name, state(VmState::Running)).await
             }
-            "vm.pause" => self.settle(uuid, name, state(VmState::Paused)).await,
-            "vm.force-stop" => self.settle(uuid, name, stopped).await,
+            "vm.pause" => self.settle(cut, uuid, name, state(VmState::Paused)).await,
+            "vm.force-stop" => self.settle(cut, uuid, name, stopped).await,
             "vm.save" => {
-                self.settle(uuid, name, |record| {
+                self.settle(cut, uuid, name, |record| {
                     record.is_some_and(|record| {
                         record.vm.state == VmState::Shutoff && record.vm.has_saved_state
                     })
                 })
                 .await
+            }
+            "vm.restart" if steps.iter().any(|step| step.state == StepState::Done) => {
+                self.start_after_stop(cut, uuid, name).await
             }
             "vm.stop" | "vm.restart" => match step::<GracefulStop>(&steps, GRACEFUL_STEP) {
                 Some(request) => self.follow_stop(handle, uuid, name, &request).await,
@@ -190,8 +206,8 @@ impl VmService {
                 let request = step::<UpdateVm>(&steps, UPDATE_STEP);
                 self.judge_update(uuid, name, request).await
             }
-            "vm.create" => self.judge_create(task, uuid, name, &steps).await,
-            "vm.delete" => self.judge_delete(uuid, name, &steps).await,
+            "vm.create" => self.judge_create(task, cut, uuid, name, &steps).await,
+            "vm.delete" => self.judge_delete(cut, uuid, name, &steps).await,
             _ => {
                 let state = self.state_word(uuid).await;
                 Err(interrupted(format!(
@@ -203,17 +219,18 @@ impl VmService {
         }
     }
 
-    /// Waits a while for the goal; what libvirt was asked for by the last daemon may still be on
-    /// its way.
-    async fn settle(
+    /// Waits a while for the goal; what libvirt was asked for when the work was cut off may still
+    /// be on its way.
+    pub(super) async fn settle(
         &self,
+        cut: Instant,
         uuid: Uuid,
         name: &str,
         reached: impl Fn(Option<&VmRecord>) -> bool,
     ) -> Result<End> {
-        let deadline = tokio::time::Instant::now() + SETTLE;
+        let deadline = (cut + SETTLE).max(Instant::now() + LEAST_LOOK);
         loop {
-            let record = self.refreshed(uuid).await;
+            let record = self.fresh(uuid).await?;
             if reached(record.as_deref()) {
                 return result_of(record.as_ref());
             }
@@ -225,8 +242,8 @@ impl VmService {
                 })
                 .await
                 .is_ok_and(|job| job.is_some());
-            if !busy && tokio::time::Instant::now() > deadline {
-                let state = self.state_word(uuid).await;
+            if !busy && Instant::now() > deadline {
+                let state = record.map_or("gone", |record| record.vm.state.as_str());
                 return Err(interrupted(format!(
                     "the work was cut off in the middle; VM {name:?} is now {state}"
                 ))
@@ -237,14 +254,21 @@ impl VmService {
     }
 
     async fn judge_update(&self, uuid: Uuid, name: &str, request: Option<UpdateVm>) -> Result<End> {
-        let record = self.refreshed(uuid).await;
-        let (Some(found), Some(request)) = (&record, request) else {
-            return Err(interrupted(format!("the update of VM {name:?} was never begun")));
+        let deadline = Instant::now() + SETTLE_UPDATE;
+        let unmet = loop {
+            let record = self.fresh(uuid).await?;
+            let (Some(found), Some(request)) = (&record, &request) else {
+                return Err(interrupted(format!("the update of VM {name:?} was never begun")));
+            };
+            let unmet = unmet(found, request)?;
+            if unmet.is_empty() {
+                return result_of(record.as_ref());
+            }
+            if Instant::now() > deadline {
+                break unmet;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
         };
-        let unmet = unmet(found, &request)?;
-        if unmet.is_empty() {
-            return result_of(record.as_ref());
-        }
         Err(interrupted(format!(
             "the update of VM {name:?} was cut off; not as wanted: {}",
             unmet.join(", ")
@@ -255,6 +279,7 @@ impl VmService {
     async fn judge_create(
         &self,
         task: &Task,
+        cut: Instant,
         uuid: Uuid,
         name: &str,
         steps: &[Step],
@@ -269,12 +294,14 @@ impl VmService {
             .and_then(Value::as_bool)
             .unwrap_or(false);
         let done = self
-            .settle(uuid, name, |record| {
+            .settle(cut, uuid, name, |record| {
                 record.is_some_and(|record| !start || record.vm.state.is_active())
             })
             .await;
-        if done.is_ok() {
-            return done;
+        match done {
+            // Cut off, so undone; but not while libvirt cannot tell.
+            Err(error) if error.kind() == Kind::Interrupted => {}
+            done => return done,
         }
         let mut left = Vec::new();
         // A copy that libvirt is still making can be removed only when it is done.
@@ -292,8 +319,14 @@ impl VmService {
             .with_detail("left", left))
     }
 
-    async fn judge_delete(&self, uuid: Uuid, name: &str, steps: &[Step]) -> Result<End> {
-        self.settle(uuid, name, |record| record.is_none()).await?;
+    async fn judge_delete(
+        &self,
+        cut: Instant,
+        uuid: Uuid,
+        name: &str,
+        steps: &[Step],
+    ) -> Result<End> {
+        self.settle(cut, uuid, name, |record| record.is_none()).await?;
         let volumes: Vec<VolumeRef> = steps
             .iter()
             .filter(|step| step.action == DELETE_VOLUME_STEP)

@@ -8,7 +8,7 @@ use super::{SLOW_CALL, VmService, check_if_match, condition, fetch_if_there, sub
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain, storage};
 use crate::model::{DiskDevice, Plan, Vm, VolumeRef};
-use crate::service::gate::Work;
+use crate::service::gate::{self, Condition, Work};
 use crate::service::inventory::{Picture, VmRecord};
 use crate::service::storage::{blockers, in_use};
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
@@ -30,6 +30,16 @@ pub struct DeleteVm {
     pub remove_saved_state: bool,
 }
 
+impl DeleteVm {
+    fn work(self) -> Work {
+        Work::Delete {
+            force: self.force,
+            remove_snapshots: self.remove_snapshots,
+            remove_saved_state: self.remove_saved_state,
+        }
+    }
+}
+
 impl VmService {
     /// Deletes a VM.
     ///
@@ -44,11 +54,7 @@ impl VmService {
         let record = self.get(id)?;
         check_if_match(ctx, &record)?;
         let (uuid, name) = (record.vm.uuid, record.vm.name.clone());
-        let work = Work::Delete {
-            force: request.force,
-            remove_snapshots: request.remove_snapshots,
-            remove_saved_state: request.remove_saved_state,
-        };
+        let work = request.work();
         let volumes = if request.remove_disks {
             removable(&self.inventory.picture(), &record)
         } else {
@@ -89,7 +95,7 @@ impl VmService {
             task.intend(steps).await?;
         }
         let uuid = record.vm.uuid;
-        let (active, persistent) = (record.vm.state.is_active(), record.vm.persistent);
+        let name = record.vm.name.clone();
         let has_volumes = !volumes.is_empty();
         let in_closure = task.clone();
         let tickets = self.inventory.tickets();
@@ -97,11 +103,10 @@ impl VmService {
             .hypervisor
             .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                 in_closure.phase("removing the definition");
-                let removed =
-                    remove_domain(session, uuid, active, persistent, request).and_then(|()| {
-                        in_closure.phase("deleting disks");
-                        remove_volumes(session, &volumes)
-                    });
+                let removed = remove_domain(session, uuid, &name, request).and_then(|()| {
+                    in_closure.phase("deleting disks");
+                    remove_volumes(session, &volumes)
+                });
                 let ticket = tickets.draw();
                 Ok((removed, ticket, fetch_if_there(session, uuid)))
             })
@@ -129,13 +134,18 @@ impl VmService {
     }
 }
 
-fn remove_domain(
-    session: &Session,
-    uuid: Uuid,
-    active: bool,
-    persistent: bool,
-    request: DeleteVm,
-) -> Result<()> {
+/// Looks once more, because what others did may not be in the picture: a snapshot that comes to
+/// light after the power has been cut would leave the VM half deleted.
+fn remove_domain(session: &Session, uuid: Uuid, name: &str, request: DeleteVm) -> Result<()> {
+    let Some(found) = fetch_if_there(session, uuid)? else { return Ok(()) };
+    let condition = Condition {
+        state: found.brief.state,
+        persistent: found.brief.persistent,
+        has_saved_state: found.brief.has_saved_state,
+        snapshot_count: found.snapshot_count,
+    };
+    gate::allowed(name, request.work(), condition)?;
+    let (active, persistent) = (condition.state.is_active(), condition.persistent);
     if active {
         match domain::destroy(session, uuid, false) {
             // It stopped by itself in the last moment.

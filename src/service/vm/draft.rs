@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, HashSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use self::check::{contradicts, count, fail, is_word, is_xml_char, not_supported, range, text};
+use self::check::{
+    clash, contradicts, count, fail, is_word, is_xml_char, not_supported, range, text,
+};
 use self::disks::Disks;
 use crate::config::DomainType;
 use crate::error::{Error, Kind, Result};
@@ -178,9 +180,15 @@ fn flatten(mut request: CreateVm) -> Result<(CreateVm, String)> {
         32,
     );
     count(&mut wrong, "labels", request.labels.as_ref().map(BTreeMap::len), 64);
+    fail(&wrong)?;
+    let mut clashes: Option<Error> = None;
     let mut together = |one: (&'static str, bool), other: (&'static str, bool)| {
         if one.1 && other.1 {
-            wrong.push((one.0, format!("contradicts {}: say one of them", other.0)));
+            let problem = format!("contradicts {}: say one of them", other.0);
+            clashes = Some(match clashes.take() {
+                None => clash(one.0, problem),
+                Some(error) => error.with_field(one.0, problem),
+            });
         }
     };
     let storage = ("storage", request.storage.is_some());
@@ -189,7 +197,7 @@ fn flatten(mut request: CreateVm) -> Result<(CreateVm, String)> {
     together(("network", request.network.is_some()), ("networks", request.networks.is_some()));
     let os_type = request.os.as_ref().is_some_and(|os| os.r#type.is_some());
     together(("os_type", request.os_type.is_some()), ("os.type", os_type));
-    fail(&wrong)?;
+    clashes.map_or(Ok(()), Err)?;
     for (field, given) in [("cloud_init", &request.cloud_init), ("template", &request.template)] {
         if given.is_some() {
             return Err(not_supported(field, "is not supported yet"));
@@ -395,7 +403,7 @@ fn nics(requests: &[NicRequest], picture: &Picture, start: bool) -> Result<Vec<N
                 Some(name)
             }
             NicSourceType::Bridge | NicSourceType::Direct => Some(source.ok_or_else(|| {
-                Error::field(field("source"), "is required for a bridge or a direct NIC")
+                clash(field("source"), "is required for a bridge or a direct NIC")
             })?),
             NicSourceType::User if source.is_some() => {
                 return Err(Error::new(Kind::Impossible, "a user NIC has no source")

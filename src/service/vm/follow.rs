@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::action::GRACEFUL_STEP;
 use super::{VmService, result_of};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, domain};
@@ -69,28 +71,42 @@ impl VmService {
                 format!("the wait for VM {name:?} was cancelled; its guest may still stop"),
             )),
             Waited::Stopped => self.after_stop(task, uuid, request).await,
-            Waited::TimeUp if request.force => {
-                task.log("the guest did not stop in time; its power is cut").await;
-                task.phase("cutting the power");
-                self.act(uuid, Lane::Slow, move |session| {
-                    match domain::destroy(session, uuid, false) {
-                        // It stopped by itself in the last moment.
-                        Err(error) if error.kind() == Kind::VmNotRunning => Ok(()),
-                        other => other,
-                    }
-                })
-                .await?;
-                self.after_stop(task, uuid, request).await
-            }
-            Waited::TimeUp => Err(Error::new(
+            Waited::TimeUp => self.time_is_up(task, uuid, name, request).await,
+        }
+    }
+
+    /// The guest's time is over, unless it has stopped and only the news of it is late.
+    async fn time_is_up(
+        &self,
+        task: &TaskHandle,
+        uuid: Uuid,
+        name: &str,
+        request: &GracefulStop,
+    ) -> Result<End> {
+        if is_stopped(self.fresh(uuid).await?.as_deref()) {
+            return self.after_stop(task, uuid, request).await;
+        }
+        if !request.force {
+            return Err(Error::new(
                 Kind::GuestTimeout,
                 format!(
                     "the guest of VM {name:?} did not shut down within {} s",
                     request.timeout_seconds
                 ),
             )
-            .with_detail("timeout_seconds", request.timeout_seconds)),
+            .with_detail("timeout_seconds", request.timeout_seconds));
         }
+        task.log("the guest did not stop in time; its power is cut").await;
+        task.phase("cutting the power");
+        self.act(uuid, Lane::Slow, move |session| {
+            match domain::destroy(session, uuid, false) {
+                // It stopped by itself in the last moment.
+                Err(error) if error.kind() == Kind::VmNotRunning => Ok(()),
+                other => other,
+            }
+        })
+        .await?;
+        self.after_stop(task, uuid, request).await
     }
 
     async fn after_stop(
@@ -102,12 +118,54 @@ impl VmService {
         if request.start {
             task.phase("starting");
             task.point_of_no_return()?;
+            // From here on a later daemon must not take the VM that runs for one yet to stop. A
+            // journal that cannot be written is no reason to leave the VM off.
+            let stopped = serde_json::to_value(request).map_err(Error::internal)?;
+            if let Err(error) = task.done(GRACEFUL_STEP, stopped).await {
+                tracing::warn!(error = ?error, "the stop before the start is not in the journal");
+            }
             let record =
                 self.act(uuid, Lane::Slow, move |session| domain::start(session, uuid)).await?;
             return result_of(record.as_ref());
         }
         let record = self.refreshed(uuid).await;
         result_of(record.as_ref())
+    }
+
+    /// Goes on with a restart whose stop is done: starts the VM unless the last daemon's start
+    /// took effect.
+    pub(super) async fn start_after_stop(
+        &self,
+        cut: Instant,
+        uuid: Uuid,
+        name: &str,
+    ) -> Result<End> {
+        let running = |record: Option<&VmRecord>| {
+            record.is_some_and(|record| record.vm.state == VmState::Running)
+        };
+        match self.settle(cut, uuid, name, running).await {
+            Err(error) if error.kind() == Kind::Interrupted => {}
+            ended => return ended,
+        }
+        let record =
+            self.act(uuid, Lane::Slow, move |session| match domain::start(session, uuid) {
+                Err(error) if error.kind() == Kind::VmAlreadyRunning => Ok(()),
+                other => other,
+            });
+        result_of(record.await?.as_ref())
+    }
+
+    /// The VM as libvirt has it now; as last seen if this VM alone cannot be read.
+    ///
+    /// # Errors
+    /// [`Kind::LibvirtUnavailable`]: then nothing can be said about it.
+    pub(super) async fn fresh(&self, uuid: Uuid) -> Result<Option<Arc<VmRecord>>> {
+        match self.inventory.refresh(uuid, Duration::from_secs(5)).await {
+            Err(error) if error.kind() != Kind::LibvirtUnavailable => {
+                Ok(self.inventory.picture().by_uuid.get(&uuid).cloned())
+            }
+            other => other,
+        }
     }
 
     /// The record as fresh as can be had; a libvirt that does not answer costs only freshness.
@@ -125,7 +183,7 @@ impl VmService {
         request: &GracefulStop,
         give_way: &tokio_util::sync::CancellationToken,
     ) -> Waited {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let mut asked_again = false;
         let mut changes = self.inventory.changes();
         loop {
@@ -167,4 +225,9 @@ impl VmService {
             }
         }
     }
+}
+
+/// Whether a VM is down; a transient one vanishes with its stop.
+fn is_stopped(record: Option<&VmRecord>) -> bool {
+    record.is_none_or(|record| matches!(record.vm.state, VmState::Shutoff | VmState::Crashed))
 }

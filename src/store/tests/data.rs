@@ -197,7 +197,28 @@ async fn events_are_found_by_number_kind_and_subject() {
     assert_eq!(seqs(pools).await, [4]);
     let one = EventQuery { subject_id: Some("p".to_owned()), ..all.clone() };
     assert_eq!(seqs(one).await, [4]);
-    let found = store.events(&all).await.unwrap();
+    let labelled = NewEvent {
+        data: serde_json::json!({"labels": {"tier": "web", "a.b": "x"}}),
+        ..event("vm.paused")
+    };
+    store.append_events(vec![labelled]).await.unwrap();
+    let labels = |pairs: &[(&str, &str)]| EventQuery {
+        labels: pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        ..EventQuery::default()
+    };
+    for (wanted, expected) in [
+        (labels(&[("tier", "web")]), vec![5_u64]),
+        (labels(&[("a.b", "x"), ("tier", "web")]), vec![5]),
+        (labels(&[("tier", "db")]), Vec::new()),
+        (labels(&[("tier", "web"), ("a", "x")]), Vec::new()),
+    ] {
+        assert_eq!(seqs(wanted.clone()).await, expected);
+        let filter = crate::bus::EventFilter::from(&wanted);
+        let everything = store.events(&all).await.unwrap();
+        let matching = everything.iter().filter(|event| filter.matches(event));
+        assert_eq!(matching.map(|event| event.seq).collect::<Vec<_>>(), expected);
+    }
+    let found = store.events(&EventQuery { until: Some(4), ..all }).await.unwrap();
     assert_eq!(found[0].data, events[0].data);
     assert_eq!(found[3].principal, None);
     assert_eq!(found[3].task, None);

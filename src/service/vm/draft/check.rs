@@ -82,6 +82,12 @@ pub(in crate::service::vm) fn fail(wrong: &[(&'static str, String)]) -> Result<(
     }))
 }
 
+/// 422: each field is as it should be, and together they make no sense.
+pub(in crate::service::vm) fn clash(field: impl Into<String>, problem: impl Into<String>) -> Error {
+    let (field, problem) = (field.into(), problem.into());
+    Error::new(Kind::Impossible, format!("{field}: {problem}")).with_field(field, problem)
+}
+
 pub(in crate::service::vm) fn not_supported(field: &str, problem: impl Into<String>) -> Error {
     let problem = problem.into();
     Error::new(Kind::NotSupported, format!("{field}: {problem}")).with_field(field, problem)

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::NewVolume;
-use super::check::{is_word, not_supported, text};
+use super::check::{clash, is_word, not_supported, text};
 use crate::error::{Error, Kind, Result};
 use crate::model::host::DomainCapabilities;
 use crate::model::vm_request::{DiskBus, DiskFormat};
@@ -213,7 +213,7 @@ impl<'a> Disks<'a> {
         request: &DiskRequest,
     ) -> Result<(DiskSource, Option<String>)> {
         if request.source.is_some() || request.path.is_some() {
-            return Err(Error::field(field("source"), "a new disk has none; say clone or attach"));
+            return Err(clash(field("source"), "a new disk has none; say clone or attach"));
         }
         match request.size {
             Some(size) => self.new_volume(field, request, size * GIB, None),
@@ -221,7 +221,7 @@ impl<'a> Disks<'a> {
             None if matches!(request.device, DiskDevice::Cdrom | DiskDevice::Floppy) => {
                 Ok((DiskSource::Empty, None))
             }
-            None => Err(Error::field(field("size"), "is required to create a disk")),
+            None => Err(clash(field("size"), "is required to create a disk")),
         }
     }
 
@@ -231,14 +231,14 @@ impl<'a> Disks<'a> {
         request: &DiskRequest,
     ) -> Result<(DiskSource, Option<String>)> {
         if request.size.is_some() || request.format.is_some() || request.source.is_some() {
-            return Err(Error::field(
+            return Err(clash(
                 field("action"),
                 "an attached volume keeps its size and format; say clone to have another",
             ));
         }
         let volume = match (&request.path, &request.volume) {
             (Some(_), Some(_)) => {
-                return Err(Error::field(field("path"), "contradicts volume: say one of them"));
+                return Err(clash(field("path"), "contradicts volume: say one of them"));
             }
             (Some(path), None) => self.by_path(path)?,
             (None, Some(name)) => {
@@ -246,7 +246,7 @@ impl<'a> Disks<'a> {
                 self.active_pool(pool)?;
                 self.picture.volume(pool, name)?
             }
-            (None, None) => return Err(Error::field(field("volume"), "is required to attach one")),
+            (None, None) => return Err(clash(field("volume"), "is required to attach one")),
         };
         let reference = VolumeRef { pool: volume.pool.clone(), volume: volume.name.clone() };
         let shared = request.read_only || request.device == DiskDevice::Cdrom;
@@ -286,10 +286,10 @@ impl<'a> Disks<'a> {
             }
             (None, Some(path)) => self.by_path(path)?,
             (Some(_), Some(_)) => {
-                return Err(Error::field(field("path"), "contradicts source: say one of them"));
+                return Err(clash(field("path"), "contradicts source: say one of them"));
             }
             (None, None) => {
-                return Err(Error::field(field("source"), "is required to clone a volume"));
+                return Err(clash(field("source"), "is required to clone a volume"));
             }
         };
         let capacity = match request.size {
