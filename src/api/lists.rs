@@ -131,4 +131,3 @@ impl LabelFilter {
         (key.to_owned(), value.to_owned())
     }
 }
-

@@ -13,9 +13,9 @@ use utoipa_axum::routes;
 use super::extract::{
     Caller, Change, Command, Definition, Json, Mutation, NoQuery, Path, Query, XmlText,
 };
+use super::lists::LabelFilter;
 use super::reply::{Conditional, joined, raw, success, with_header, wrap};
 use super::schemas::{Success, VmList, XmlReply};
-use super::lists::LabelFilter;
 use super::{Api, accept, lists, outcome};
 use crate::authz::{Action, Resource};
 use crate::error::{Error, Kind, Result};

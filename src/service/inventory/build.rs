@@ -86,11 +86,11 @@ pub(super) struct Surroundings<'a> {
 
 /// Makes the record, and the row that has to be saved for it, if that changed.
 pub(super) fn record(
-    fetched: &Fetched,
+    mut fetched: Fetched,
     around: &Surroundings<'_>,
 ) -> Result<(VmRecord, Option<VmRow>)> {
+    let mut vm = std::mem::take(&mut fetched.vm);
     let brief = &fetched.brief;
-    let mut vm = fetched.vm.clone();
     vm.uuid = brief.uuid;
     vm.name.clone_from(&brief.name);
     vm.state = brief.state;
@@ -104,7 +104,7 @@ pub(super) fn record(
     vm.persistent = brief.persistent;
     vm.has_saved_state = brief.has_saved_state;
     vm.snapshot_count = fetched.snapshot_count;
-    vm.pending.clone_from(&fetched.pending);
+    vm.pending = fetched.pending.take();
     vm.runtime_details = around.runtime.filter(|_| brief.state.is_active()).cloned();
     for disk in &mut vm.disks {
         let entry = disk.source.as_deref().and_then(|source| around.paths.get(source));
@@ -118,10 +118,9 @@ pub(super) fn record(
 
 fn finish(
     mut vm: Vm,
-    fetched: &Fetched,
+    fetched: Fetched,
     around: &Surroundings<'_>,
 ) -> Result<(VmRecord, Option<VmRow>)> {
-    let brief = &fetched.brief;
     vm.created_at = vm.created_at.or(around.row.map(|row| row.created_at)).or(Some(around.now));
     vm.generation = 0;
     vm.updated_at = None;
@@ -154,7 +153,10 @@ fn finish(
         }
     };
     vm.stale.clone_from(&around.stale);
-    let json = Bytes::from(serde_json::to_vec(&vm).map_err(Error::internal)?);
+    // A record stays for long: none of it keeps room that it does not need.
+    vm.devices.shrink_to_fit();
+    let json = serde_json::to_vec(&vm).map_err(Error::internal)?.into_boxed_slice();
+    let json = Bytes::from(json);
     // The hash makes the tag safe even if a crash lost the last generation.
     let stale = if vm.stale.is_some() { "-stale" } else { "" };
     let etag = format!("\"{}-{hash:016x}{stale}\"", vm.generation);
@@ -162,10 +164,10 @@ fn finish(
         vm,
         json,
         etag,
-        brief: brief.clone(),
+        brief: fetched.brief,
         guest_agent: fetched.guest_agent,
-        xml: fetched.xml.clone(),
-        inactive_xml: fetched.inactive_xml.clone(),
+        xml: fetched.xml,
+        inactive_xml: fetched.inactive_xml,
         confirmed_at: around.stale.as_ref().map_or(around.now, |stale| stale.confirmed_at),
     };
     Ok((record, row))
