@@ -23,7 +23,10 @@ fn redact(value: &mut Value) {
                     "mac" | "etag" | "version" | "hypervisor_version" => true,
                     key => key.ends_with("_at") || matches!(key, "time" | "since"),
                 };
-                if varies && value.is_string() {
+                if key == "xml_diff" {
+                    // libvirt of another version orders and completes it otherwise.
+                    *value = json!("[diff]");
+                } else if varies && value.is_string() {
                     *value = json!(format!("[{key}]"));
                 } else {
                     redact(value);

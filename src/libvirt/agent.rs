@@ -142,6 +142,11 @@ pub fn interface_addresses(
     timeout_s: u32,
 ) -> Result<Vec<GuestInterface>> {
     let (domain, name) = find(session, uuid)?;
+    // It has no guests, makes its addresses up, and takes every NIC for one of a network: with one
+    // of another type it reads wild memory (seen with libvirt 11.3).
+    if session.is_test_driver() {
+        return Ok(Vec::new());
+    }
     let number = match source {
         Source::Agent => {
             limit(session, &domain, &name, timeout_s)?;

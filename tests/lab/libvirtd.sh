@@ -69,9 +69,9 @@ residents() { # process ids in the instance's namespaces, without the holder
     done
 }
 
-gone() { # waits until a process has ended, at most 5 s
+gone() { # waits until a process has ended, at most 30 s; a loaded machine may need some
     local tries
-    for ((tries = 0; tries < 250; tries++)); do
+    for ((tries = 0; tries < 1500; tries++)); do
         [ -d "/proc/$1" ] || return 0
         # A zombie whose parent does not reap it is as good as gone.
         ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null || return 0
@@ -208,7 +208,7 @@ start() {
         ln -sfn "$dir" "$instances/$(printf %s "$dir" | cksum | cut -d' ' -f1)"
         setsid unshare -m -n -u --propagation private bash "$0" __hold "$dir" \
             </dev/null >"$dir/holder.log" 2>&1 &
-        for ((tries = 0; tries < 250; tries++)); do
+        for ((tries = 0; tries < 1500; tries++)); do
             [ ! -s "$dir/holder.pid" ] || break
             sleep 0.02
         done
@@ -220,7 +220,7 @@ start() {
             die "libvirtd does not start: $(tail -n 5 "$dir/libvirtd.log")"
     fi
     # It accepts connections before its drivers are ready, and lets them wait.
-    timeout 20 virsh -q -c "$(uri)" net-list >/dev/null || die "libvirtd does not answer; see $dir/libvirtd.log"
+    timeout 60 virsh -q -c "$(uri)" net-list >/dev/null || die "libvirtd does not answer; see $dir/libvirtd.log"
     hand_over
     show
 }

@@ -60,6 +60,8 @@ impl VmService {
         let waited = self.wait_stopped(task, uuid, request, &give_way).await;
         let still_ours = hold.working();
         match waited {
+            // Done, even if somebody has asked for this operation's place in the last moment.
+            Waited::Stopped if !request.start => self.after_stop(task, uuid, request).await,
             _ if !still_ours => Err(Error::new(
                 Kind::Cancelled,
                 format!("a force-stop took the place of this operation on VM {name:?}"),
