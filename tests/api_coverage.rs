@@ -181,7 +181,7 @@ async fn the_served_document_is_the_committed_one() {
     let committed: Value =
         serde_json::from_str(&std::fs::read_to_string(path).expect("docs/openapi.json"))
             .expect("JSON");
-    assert!(reply.json() == committed, "VAPOR_WRITE_DOCS=1 cargo test --lib committed");
+    assert!(reply.json() == committed, "docs/openapi.json is not what the code says: make openapi");
     let tag = reply.header("etag");
     let headers = [("if-none-match", tag.as_str())];
     let again = world.send(http::Method::GET, "/api/v1/openapi.json", &headers, None).await;

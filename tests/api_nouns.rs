@@ -233,3 +233,39 @@ async fn events_come_as_pages_as_long_polls_and_as_a_stream() {
     assert!(again.ends().await, "a stream ends when the daemon stops");
     stopping.await.expect("it stops");
 }
+
+/// A name that the text format has to escape, and every line of the format as a parser reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_well_formed_whatever_a_vm_is_called() {
+    let node = driver::NODE.replace("<name>db1</name>", r#"<name>d"b\1{}</name>"#);
+    let world = World::on(&node).await;
+    let reply = world.get("/metrics").await;
+    assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let page = String::from_utf8(reply.body.to_vec()).expect("UTF-8");
+    assert!(page.ends_with('\n'));
+    let (mut family, mut families, mut samples) = ("", Vec::new(), Vec::new());
+    for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().expect("a name");
+            assert!(!families.contains(&family), "{family} stands there twice");
+            families.push(family);
+            continue;
+        }
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("a type");
+            assert_eq!(name, family);
+            assert!(["gauge", "counter", "histogram"].contains(&kind), "{line}");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        let name = series.split('{').next().expect("a name");
+        assert!(name.starts_with(family) && !family.is_empty(), "{line}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+        assert!(!samples.contains(&series), "{series} stands there twice");
+        samples.push(series);
+    }
+    assert!(page.contains(r#"name="d\"b\\1{}",state="paused"} 1"#), "{page}");
+    assert!(page.contains("vapor_vms{state=\"running\"} 1\n"));
+    world.stop().await;
+}

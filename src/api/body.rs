@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -106,9 +106,9 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what is left, within limits; a client that waits for leave to send is not given it.
-    pub async fn drain(mut self, headers: &HeaderMap) {
-        if self.is_end_stream() || headers.contains_key(EXPECT) {
+    /// Reads what is left, within limits.
+    pub async fn drain(mut self) {
+        if self.is_end_stream() {
             return;
         }
         let draining = async {

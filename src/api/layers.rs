@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::header::{ACCEPT, HOST, HeaderName, ORIGIN};
+use http::header::{ACCEPT, EXPECT, HOST, HeaderName, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -52,7 +52,7 @@ pub async fn shell(State(core): State<Arc<Core>>, mut request: Request, next: Ne
     // what the handler leaves unread can be taken back and drained
     let (parts, body) = request.into_parts();
     let shared = Shared::new(body);
-    let headers = parts.headers.clone();
+    let asks_first = parts.headers.contains_key(EXPECT);
     let request = Request::from_parts(parts, Body::new(shared.clone()));
 
     let handled = guarded(&core, request, accepted.as_deref(), next).instrument(span.clone());
@@ -65,8 +65,9 @@ pub async fn shell(State(core): State<Arc<Core>>, mut request: Request, next: Ne
         }
     };
     let mut response = finish(response, &id, accepted.as_deref(), &span);
-    if !matches!(response.status().as_u16(), 200..=399 | 408) {
-        shared.drain(&headers).await;
+    // who waits for leave to send is not given it, and who has dawdled gets no more time
+    if !asks_first && !matches!(response.status().as_u16(), 200..=399 | 408) {
+        shared.drain().await;
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
