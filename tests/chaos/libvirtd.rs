@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::operations::{Deed, Facts, Worker, finished};
 use crate::support::wait::{percentile, work};
 use crate::support::{Client, Random, SOON, V, World, eventually, guest};
