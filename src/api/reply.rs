@@ -217,7 +217,8 @@ pub fn joined(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     Some(values.fold(first, |all, value| all + ", " + value))
 }
 
-fn quoted(etag: &str) -> String {
+/// A tag as headers carry it.
+pub fn quoted(etag: &str) -> String {
     if etag.starts_with('"') || etag.starts_with("W/\"") {
         etag.to_owned()
     } else {
