@@ -34,6 +34,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    vapor::libvirt::prepare_process();
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

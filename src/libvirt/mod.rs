@@ -45,3 +45,14 @@ pub use event::{DomainEvent, LibvirtEvent, ResourceEvent};
 pub use hypervisor::{Hypervisor, HypervisorConfig};
 pub use lane::{Lane, LaneGauge};
 pub use session::Session;
+
+/// Settings of the whole process that libvirt's way with memory asks for; to be called before the
+/// first thread is started.
+pub fn prepare_process() {
+    ffi::memory::few_arenas();
+}
+
+/// Gives back to the system what bulk replies have left free; takes some milliseconds.
+pub fn give_back_memory() {
+    ffi::memory::give_back();
+}

@@ -10,6 +10,7 @@
 pub(super) mod domain;
 pub(super) mod events;
 mod init;
+pub(super) mod memory;
 pub(super) mod network;
 pub(super) mod typed;
 

@@ -159,7 +159,7 @@ impl Actor {
             Some(fetched) => {
                 let stale = self.stale();
                 let paths = self.picture.load().paths.clone();
-                if let Some(record) = self.build(&fetched, &paths, stale) {
+                if let Some(record) = self.build(*fetched, &paths, stale) {
                     self.change(|picture| {
                         insert(picture, record);
                         true
@@ -172,7 +172,7 @@ impl Actor {
     /// Makes a record and passes a changed row to the scribe.
     fn build(
         &mut self,
-        fetched: &Fetched,
+        fetched: Fetched,
         paths: &HashMap<String, PathEntry>,
         stale: Option<Stale>,
     ) -> Option<Arc<VmRecord>> {
@@ -198,7 +198,7 @@ impl Actor {
                 Some(Arc::new(record))
             }
             Err(error) => {
-                tracing::error!(vm = %fetched.brief.name, error = ?error, "no record could be made");
+                tracing::error!(vm = %uuid, error = ?error, "no record could be made");
                 None
             }
         }
@@ -220,7 +220,7 @@ impl Actor {
         let old = self.picture.load_full();
         let mut records: Vec<Arc<VmRecord>> = Vec::with_capacity(fetched.len());
         let mut present = HashSet::with_capacity(fetched.len());
-        for one in &fetched {
+        for one in fetched {
             let uuid = one.brief.uuid;
             present.insert(uuid);
             let seen = self.tickets.entry(uuid).or_insert(0);
@@ -238,7 +238,7 @@ impl Actor {
             if let Some(record) = old.by_uuid.get(&brief.uuid) {
                 let mut known = build::facts_of(record);
                 known.brief = brief;
-                records.extend(self.build(&known, &paths, None));
+                records.extend(self.build(known, &paths, None));
             }
         }
         let mut gone = Vec::new();
@@ -273,6 +273,8 @@ impl Actor {
             true
         });
         self.filled.send_replace(true);
+        // A fill passes through several times the memory that the picture keeps.
+        crate::libvirt::give_back_memory();
     }
 
     fn set_pools(&mut self, mut pools: Vec<PoolRecord>) {
@@ -314,7 +316,7 @@ impl Actor {
             old.vms
                 .iter()
                 .filter(|record| disks_change(record, &old.paths, &paths))
-                .filter_map(|record| self.build(&build::facts_of(record), &paths, stale.clone()))
+                .filter_map(|record| self.build(build::facts_of(record), &paths, stale.clone()))
                 .collect()
         };
         self.change(|picture| {
@@ -368,7 +370,7 @@ impl Actor {
         runtime.updated_at = Some(Timestamp::now());
         self.runtime.insert(uuid, runtime);
         let (paths, stale) = (self.picture.load().paths.clone(), self.stale());
-        if let Some(record) = self.build(&build::facts_of(&record), &paths, stale) {
+        if let Some(record) = self.build(build::facts_of(&record), &paths, stale) {
             self.change(|picture| {
                 insert(picture, record);
                 true
@@ -397,7 +399,7 @@ impl Actor {
                             .map_or(record.confirmed_at, |at| at.max(record.confirmed_at)),
                         reason: reason.clone(),
                     };
-                    self.build(&build::facts_of(record), &old.paths, Some(stale))
+                    self.build(build::facts_of(record), &old.paths, Some(stale))
                 })
                 .collect();
             self.change(|picture| {

@@ -1,17 +1,17 @@
 //! From libvirt's facts to a record: parsed on the libvirt worker, finished by the actor.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::definition::Definition;
 use super::picture::{PathEntry, VmRecord};
 use crate::error::{Error, Result};
 use crate::libvirt::Session;
 use crate::libvirt::domain::{self, DomainBrief, DomainFacts};
-use crate::model::{GuestAgentState, Pending, RuntimeDetails, Stale, Vm};
+use crate::model::{Device, GuestAgentState, Pending, RuntimeDetails, Stale, Vm};
 use crate::service::page::stable_hash;
 use crate::store::VmRow;
 use crate::xml;
@@ -25,8 +25,8 @@ pub struct Fetched {
     pub pending: Option<Pending>,
     /// What the agent's channel says.
     pub guest_agent: GuestAgentState,
-    pub xml: Arc<str>,
-    pub inactive_xml: Option<Arc<str>>,
+    pub xml: Definition,
+    pub inactive_xml: Option<Definition>,
 }
 
 /// Fetches one VM.
@@ -70,8 +70,8 @@ fn parse(facts: DomainFacts) -> Result<Fetched> {
         vm,
         pending,
         guest_agent,
-        xml: facts.xml.into(),
-        inactive_xml: facts.inactive_xml.map(Into::into),
+        xml: Definition::new(&facts.xml),
+        inactive_xml: facts.inactive_xml.as_deref().map(Definition::new),
     })
 }
 
@@ -86,11 +86,11 @@ pub(super) struct Surroundings<'a> {
 
 /// Makes the record, and the row that has to be saved for it, if that changed.
 pub(super) fn record(
-    fetched: &Fetched,
+    mut fetched: Fetched,
     around: &Surroundings<'_>,
 ) -> Result<(VmRecord, Option<VmRow>)> {
+    let mut vm = std::mem::take(&mut fetched.vm);
     let brief = &fetched.brief;
-    let mut vm = fetched.vm.clone();
     vm.uuid = brief.uuid;
     vm.name.clone_from(&brief.name);
     vm.state = brief.state;
@@ -104,7 +104,7 @@ pub(super) fn record(
     vm.persistent = brief.persistent;
     vm.has_saved_state = brief.has_saved_state;
     vm.snapshot_count = fetched.snapshot_count;
-    vm.pending.clone_from(&fetched.pending);
+    vm.pending = fetched.pending.take();
     vm.runtime_details = around.runtime.filter(|_| brief.state.is_active()).cloned();
     for disk in &mut vm.disks {
         let entry = disk.source.as_deref().and_then(|source| around.paths.get(source));
@@ -118,10 +118,9 @@ pub(super) fn record(
 
 fn finish(
     mut vm: Vm,
-    fetched: &Fetched,
+    fetched: Fetched,
     around: &Surroundings<'_>,
 ) -> Result<(VmRecord, Option<VmRow>)> {
-    let brief = &fetched.brief;
     vm.created_at = vm.created_at.or(around.row.map(|row| row.created_at)).or(Some(around.now));
     vm.generation = 0;
     vm.updated_at = None;
@@ -154,7 +153,13 @@ fn finish(
         }
     };
     vm.stale.clone_from(&around.stale);
-    let json = Bytes::from(serde_json::to_vec(&vm).map_err(Error::internal)?);
+    let json = serde_json::to_vec(&vm).map_err(Error::internal)?.into_boxed_slice();
+    let json = Bytes::from(json);
+    // A record stays for long: none of it keeps room that it does not need.
+    vm.devices = Vec::new();
+    vm.disks.shrink_to_fit();
+    vm.networks.shrink_to_fit();
+    vm.graphics.shrink_to_fit();
     // The hash makes the tag safe even if a crash lost the last generation.
     let stale = if vm.stale.is_some() { "-stale" } else { "" };
     let etag = format!("\"{}-{hash:016x}{stale}\"", vm.generation);
@@ -162,10 +167,10 @@ fn finish(
         vm,
         json,
         etag,
-        brief: brief.clone(),
+        brief: fetched.brief,
         guest_agent: fetched.guest_agent,
-        xml: fetched.xml.clone(),
-        inactive_xml: fetched.inactive_xml.clone(),
+        xml: fetched.xml,
+        inactive_xml: fetched.inactive_xml,
         confirmed_at: around.stale.as_ref().map_or(around.now, |stale| stale.confirmed_at),
     };
     Ok((record, row))
@@ -173,10 +178,18 @@ fn finish(
 
 /// The facts that a record was made of, to make it anew with other surroundings.
 pub(super) fn facts_of(record: &VmRecord) -> Fetched {
+    #[derive(serde::Deserialize)]
+    struct Rest {
+        devices: Vec<Device>,
+    }
+    let rest = serde_json::from_slice(&record.json).unwrap_or_else(|error| {
+        tracing::error!(vm = %record.vm.uuid, %error, "the devices of a record cannot be read");
+        Rest { devices: Vec::new() }
+    });
     Fetched {
         brief: record.brief.clone(),
         snapshot_count: record.vm.snapshot_count,
-        vm: record.vm.clone(),
+        vm: Vm { devices: rest.devices, ..record.vm.clone() },
         pending: record.vm.pending.clone(),
         guest_agent: record.guest_agent,
         xml: record.xml.clone(),

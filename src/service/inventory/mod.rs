@@ -12,6 +12,7 @@
 
 mod actor;
 mod build;
+mod definition;
 mod events;
 mod picture;
 mod pump;
@@ -34,6 +35,7 @@ use crate::service::gate::Gate;
 use crate::store::Store;
 
 pub use build::{Fetched, fetch, fetch_all};
+pub use definition::Definition;
 pub use picture::{Picture, PoolRecord, VmRecord};
 
 use actor::Command;

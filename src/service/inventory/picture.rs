@@ -7,6 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::definition::Definition;
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::domain::DomainBrief;
 use crate::model::host::{Capabilities, LibvirtStatus};
@@ -15,6 +16,7 @@ use crate::model::{GuestAgentState, Network, Pool, Vm, Volume, VolumeRef};
 /// One VM in the picture.
 #[derive(Debug)]
 pub struct VmRecord {
+    /// Without `devices`, which stand in `json` alone: nothing but a client reads them.
     pub vm: Vm,
     /// The object as the API sends it.
     pub json: Bytes,
@@ -24,15 +26,15 @@ pub struct VmRecord {
     /// Whether the definition has a channel for the guest agent, and whether the guest opened it.
     pub guest_agent: GuestAgentState,
     /// The running definition, or the only one of a stopped VM. Without secrets.
-    pub xml: Arc<str>,
+    pub xml: Definition,
     /// The definition of the next boot, where the VM runs and is persistent.
-    pub inactive_xml: Option<Arc<str>>,
+    pub inactive_xml: Option<Definition>,
     pub confirmed_at: Timestamp,
 }
 
 impl VmRecord {
     /// The definition of the next boot.
-    pub fn definition(&self) -> &Arc<str> {
+    pub fn definition(&self) -> &Definition {
         self.inactive_xml.as_ref().unwrap_or(&self.xml)
     }
 }

@@ -29,7 +29,7 @@ impl VmService {
         let after = view::parse(&new)?;
         if ctx.dry_run {
             let blocked = self.gate.would_admit(&name, uuid, Work::Define, condition(&record.vm));
-            let before = view::parse(record.definition())?;
+            let before = view::parse(&record.definition().text()?)?;
             let effect = if record.vm.state.is_active() { Effect::NextBoot } else { Effect::Live };
             let changes = pending::pending(&before, &after)
                 .into_iter()
@@ -47,7 +47,10 @@ impl VmService {
                 operation: "vm.define".to_owned(),
                 subject: subject(&record.vm),
                 changes,
-                xml_diff: xml::diff::unified(record.definition(), &xml::redact::redact(&new)?),
+                xml_diff: xml::diff::unified(
+                    &record.definition().text()?,
+                    &xml::redact::redact(&new)?,
+                ),
                 side_effects: Vec::new(),
                 blockers: blockers(blocked),
             })));

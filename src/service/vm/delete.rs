@@ -62,7 +62,7 @@ impl VmService {
         };
         if ctx.dry_run {
             let admitted = self.gate.would_admit(&name, uuid, work, condition(&record.vm));
-            return Ok(Outcome::Planned(Box::new(plan(&record, request, volumes, admitted))));
+            return Ok(Outcome::Planned(Box::new(plan(&record, request, volumes, admitted)?)));
         }
         self.need_libvirt()?;
         let claim = self.tasks.claim("vm.delete", ctx);
@@ -257,7 +257,7 @@ fn plan(
     request: DeleteVm,
     volumes: Result<Vec<VolumeRef>>,
     admitted: Result<()>,
-) -> Plan {
+) -> Result<Plan> {
     let vm: &Vm = &record.vm;
     let mut side_effects = Vec::new();
     if vm.state.is_active() && request.force {
@@ -274,12 +274,12 @@ fn plan(
     }
     let mut blockers = blockers(admitted);
     blockers.extend(self::blockers(volumes.map(drop)));
-    Plan {
+    Ok(Plan {
         operation: "vm.delete".to_owned(),
         subject: subject(vm),
         changes: Vec::new(),
-        xml_diff: crate::xml::diff::unified(record.definition(), ""),
+        xml_diff: crate::xml::diff::unified(&record.definition().text()?, ""),
         side_effects,
         blockers,
-    }
+    })
 }

@@ -63,7 +63,8 @@ impl VmService {
     /// boot.
     pub fn xml(&self, id: &str, inactive: bool) -> Result<Arc<str>> {
         let record = self.get(id)?;
-        Ok(if inactive { record.definition().clone() } else { record.xml.clone() })
+        let definition = if inactive { record.definition() } else { &record.xml };
+        definition.text().map(Arc::from)
     }
 
     /// What the gate needs to know, as of now.
@@ -140,7 +141,7 @@ fn subject(vm: &Vm) -> Subject {
 /// The VM as the result of its task.
 fn result_of(record: Option<&Arc<VmRecord>>) -> Result<End> {
     let value = match record {
-        Some(record) => serde_json::to_value(&record.vm).map_err(Error::internal)?,
+        Some(record) => serde_json::from_slice(&record.json).map_err(Error::internal)?,
         None => Value::Null,
     };
     Ok(End::Done(value))

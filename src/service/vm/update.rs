@@ -150,7 +150,7 @@ impl Engine<'_> {
 
 fn decide(record: &VmRecord, request: &UpdateVm) -> Result<Decision> {
     let now = &record.vm;
-    let next = view::parse(record.definition())?;
+    let next = view::parse(&record.definition().text()?)?;
     let active = now.state.is_active();
     let mut engine = Engine { now, next: &next, active, changes: Vec::new() };
     let mut config = DomainEdit::default();
@@ -172,8 +172,9 @@ fn decide(record: &VmRecord, request: &UpdateVm) -> Result<Decision> {
         if labels != next.labels || (active && labels != now.labels) {
             engine.note("labels", json!(now.labels), json!(labels), None);
             if active {
-                let new = edit::vapor_metadata(&record.xml, &labels)?;
-                let old = edit::vapor_metadata(&record.xml, &now.labels)?;
+                let xml = record.xml.text()?;
+                let new = edit::vapor_metadata(&xml, &labels)?;
+                let old = edit::vapor_metadata(&xml, &now.labels)?;
                 live.labels = Some((new, old));
             }
             config.labels = Some(labels);
@@ -365,7 +366,7 @@ fn apply_live<'a>(
 }
 
 fn plan(record: &VmRecord, decision: Decision, blocked: Result<()>) -> Result<Plan> {
-    let old = record.definition();
+    let old = &record.definition().text()?;
     let xml_diff = if record.vm.persistent && decision.config != DomainEdit::default() {
         xml::diff::unified(old, &edit::apply(old, &decision.config)?)
     } else {
