@@ -141,8 +141,8 @@ async fn list_vms(
     let (query, fields) = query.split();
     let page = api.services().vms.list(&query)?;
     conditional.reply(&page.etag, || {
-        let items: Vec<&bytes::Bytes> = page.records.iter().map(|record| &record.json).collect();
-        lists::rendered("vms", &items, page.total, page.next.as_deref(), fields.as_deref())
+        let items = page.records.iter().map(|record| record.json.clone()).collect();
+        lists::streamed("vms", items, page.total, page.next.as_deref(), fields.as_deref())
     })
 }
 
