@@ -22,7 +22,7 @@ test: ## install what testing needs, run every tier of tests; ARGS='…' go to t
 
 bench: ## print the budget table with measured values, as text and JSON
 	@tests/lab/setup.sh --all
-	cargo bench $(ARGS)
+	cargo bench --locked --bench budgets $(ARGS)
 
 lint: ## formatting, clippy with warnings as errors, the shell scripts where shellcheck is there
 	cargo fmt --all -- --check

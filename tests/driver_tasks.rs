@@ -228,7 +228,6 @@ async fn events_are_numbered_paged_and_filtered() {
     let paused = settled(&world, "vm.paused", 3).await;
     assert_eq!(paused.len(), 3);
     assert_eq!(paused[0]["subject"], json!({"type": "vm", "id": WEB1, "name": "web1"}));
-    assert!(paused[0]["task"].is_string() && paused[0]["principal"].is_string(), "{}", paused[0]);
     settled(&world, "vm.resumed", 3).await;
     let tasks = settled(&world, "task.*", 12).await;
     assert_eq!(tasks.len(), 12, "a beginning and an end of each");

@@ -282,8 +282,6 @@ impl Actor {
             true
         });
         self.filled.send_replace(true);
-        // A fill passes through several times the memory that the picture keeps.
-        crate::libvirt::give_back_memory();
     }
 
     fn set_pools(&mut self, mut pools: Vec<PoolRecord>) {

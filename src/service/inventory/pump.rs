@@ -290,7 +290,20 @@ async fn fill(inventory: &Inventory) -> bool {
         }
         Err(error) => tracing::warn!(error = ?error, "capabilities could not be read"),
     }
+    tokio::spawn(give_back_memory());
     true
+}
+
+/// A fill passes through several times the memory that the picture keeps, and what is written down
+/// of it takes a moment longer.
+async fn give_back_memory() {
+    for pause in [Duration::from_millis(200), Duration::from_secs(3)] {
+        tokio::time::sleep(pause).await;
+        // Some milliseconds of a thread that serves nobody.
+        if tokio::task::spawn_blocking(crate::libvirt::give_back_memory).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn host_capabilities(

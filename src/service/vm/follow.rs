@@ -231,5 +231,5 @@ impl VmService {
 
 /// Whether a VM is down; a transient one vanishes with its stop.
 fn is_stopped(record: Option<&VmRecord>) -> bool {
-    record.is_none_or(|record| matches!(record.vm.state, VmState::Shutoff | VmState::Crashed))
+    record.is_none_or(|record| record.vm.state == VmState::Shutoff)
 }
