@@ -421,6 +421,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_label_is_asked_for_alike_in_replay_and_live() {
+        let (_folder, bus) = bus(64);
+        let labelled = |tier: &str| NewEvent {
+            data: serde_json::json!({"labels": {"tier": tier, "a.b": "x"}}),
+            ..event("vm.started")
+        };
+        bus.publish(vec![labelled("web"), labelled("db"), event("vm.started")]).await.unwrap();
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let labels = vec![label("tier", "web"), label("a.b", "x")];
+        let filter = EventFilter { labels, ..EventFilter::default() };
+        let mut stream = pin!(bus.subscribe(Some(0), filter));
+        assert_eq!(seq(hear(&mut stream).await), 1);
+        bus.publish(vec![labelled("db"), event("vm.started"), labelled("web")]).await.unwrap();
+        assert_eq!(seq(hear(&mut stream).await), 6);
+    }
+
+    #[tokio::test]
     async fn without_since_only_what_comes_is_heard() {
         let (_folder, bus) = bus(64);
         publish(&bus, "vm.started", 3).await;

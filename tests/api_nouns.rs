@@ -80,6 +80,7 @@ async fn put_and_patch_leave_alone_what_is_absent() {
     ] {
         let reply = world.send(method, &path, &[], Some(&body)).await;
         let vm = reply.expect(200);
+        assert_eq!(reply.header("etag"), world.get(&path).await.header("etag"));
         for (field, value) in body.as_object().expect("an object") {
             assert_eq!(&vm[field], value);
         }
@@ -136,6 +137,7 @@ async fn a_volume_lives_from_its_creation_to_its_deletion() {
     assert_eq!(volume["capacity_bytes"], 3_u64 << 30, "{volume:#}");
     let own = reply.header("location");
     assert_eq!(own, format!("{path}/new.qcow2"));
+    assert_eq!(reply.header("etag"), world.get(&own).await.header("etag"));
     assert_eq!(world.get(&own).await.expect(200), volume);
     world.post(&path, &body).await.refused(409, "VOLUME_ALREADY_EXISTS");
     let reply = world.post(&format!("{POOLS}/nowhere/volumes"), &body).await;
@@ -223,6 +225,15 @@ async fn events_come_as_pages_as_long_polls_and_as_a_stream() {
     let back = [("last-event-id", since.as_str())];
     let mut again = world.stream("?kind=vm.started", &back).await;
     assert_eq!(again.next().await.id, sent.id, "nothing is missed by who comes back");
+
+    world.act("web1", &json!({"action": "pause"})).await.expect(200);
+    let labelled = format!("/api/v1/events?since={since}&kind=vm.*&label=tier:web");
+    let page = world.get(&labelled).await;
+    let names: Vec<Value> =
+        page.column("events", "subject").iter().map(|subject| subject["name"].clone()).collect();
+    assert!(!names.is_empty() && names.iter().all(|name| name == "web2"), "{page}");
+    let none = world.get(&format!("/api/v1/events?since={since}&label=tier:none")).await;
+    assert_eq!(none.column("events", "seq"), [] as [Value; 0]);
 
     let future = world.get("/api/v1/events?since=9007199254740991").await.expect(200);
     assert_eq!(future["gap"]["to"], 9_007_199_254_740_991_u64, "{future}");

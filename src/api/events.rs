@@ -90,7 +90,7 @@ async fn list_events(
     Query(query): Query<EventListQuery>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    caller.may(Action::ListEvents, Resource::All(SubjectType::Host))?;
+    caller.may(Action::ListEvents, Resource::All(SubjectType::Task))?;
     let accepted = joined(&headers, ACCEPT);
     let wanted = EventQuery {
         since: query.since.unwrap_or(0),

@@ -1,12 +1,14 @@
 //! What lists have in common: their query, and their reply with or without a choice of fields.
 
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use utoipa::IntoParams;
 
-use super::reply::{Conditional, json, pick, render, wrap_list};
+use super::list_body::ListBody;
+use super::reply::{Conditional, json, list_head, list_tail, pick, render, wrap_list};
 use crate::error::Result;
 use crate::service::{Page, PageQuery};
 
@@ -99,6 +101,24 @@ pub fn rendered<B: AsRef<[u8]>>(
             Ok(wrap_list(noun, &picked?, total, next, &Map::new()))
         }
     }
+}
+
+/// The body of a page of objects that are rendered already: none is copied before it is sent.
+///
+/// # Errors
+/// [`crate::error::Kind::Internal`] if an object is none.
+pub fn streamed(
+    noun: &str,
+    items: Vec<Bytes>,
+    total: usize,
+    next: Option<&str>,
+    fields: Option<&str>,
+) -> Result<Body> {
+    if fields.is_some() {
+        return rendered(noun, &items, total, next, fields).map(Body::from);
+    }
+    let tail = list_tail(items.len(), total, next, &Map::new());
+    Ok(Body::new(ListBody::new(list_head(noun), items, tail)))
 }
 
 /// A list that always comes whole and is not worth a tag.

@@ -17,6 +17,7 @@ pub mod host;
 pub mod io;
 pub mod json;
 pub mod layers;
+pub mod list_body;
 pub mod lists;
 pub mod meters;
 pub mod metrics;

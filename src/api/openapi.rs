@@ -189,7 +189,9 @@ fn complete_operation(operation: &mut Map<String, Value>, action: Action) {
     add_failures(&mut responses, action);
     for (status, response) in &mut responses {
         response["headers"]["X-Request-Id"] = header("The id of the request.", "string");
-        if operations::is_tagged(action) && matches!(status.as_str(), "200" | "304") {
+        let shows_one = action.effect() == Effect::Changes && action != Action::CancelTask;
+        let is_shown = matches!(status.as_str(), "200" | "201") && shows_one;
+        if is_shown || (operations::is_tagged(action) && matches!(status.as_str(), "200" | "304")) {
             response["headers"]["ETag"] = header("The version of what is shown.", "string");
         }
         if matches!(status.as_str(), "201" | "202") {

@@ -1,11 +1,12 @@
 //! What became of a mutation, as a reply: the finished result, the task that goes on, or the plan.
 
 use axum::response::Response;
+use http::header::ETAG;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::reply::{no_content, success_with, with_header, with_location};
-use super::{NETWORKS, POOLS, TASKS, VMS};
+use super::reply::{digest, no_content, quoted, success_with, with_header, with_location, wrap};
+use super::{Api, NETWORKS, POOLS, TASKS, VMS};
 use crate::error::Result;
 use crate::model::{Subject, SubjectType, Task};
 use crate::service::Outcome;
@@ -18,28 +19,48 @@ const X_TASK_ID: HeaderName = HeaderName::from_static("x-task-id");
 ///
 /// # Errors
 /// [`crate::error::Kind::Internal`] if the reply cannot be written.
-pub fn respond(outcome: Outcome) -> Result<Response> {
+pub fn respond(api: &Api, outcome: Outcome) -> Result<Response> {
     match outcome {
-        Outcome::Done(task) => done(&task),
+        Outcome::Done(task) => done(&task, |id| {
+            let record = api.services().vms.get(id).ok()?;
+            Some((record.vm.generation, record.etag.clone()))
+        }),
         Outcome::Accepted(task) => accepted(&task),
         Outcome::Planned(plan) => success_with(StatusCode::OK, &*plan),
     }
 }
 
-fn done(task: &Task) -> Result<Response> {
+/// `present` tells generation and tag of a VM as it is now.
+fn done(task: &Task, present: impl Fn(&str) -> Option<(u64, String)>) -> Result<Response> {
     let result = task.result.as_ref().unwrap_or(&Value::Null);
+    let tag = || match task.subject.r#type {
+        // the VM's tag, unless it has changed again meanwhile
+        SubjectType::Vm => {
+            let (generation, etag) = present(&task.subject.id)?;
+            (result["generation"] == generation).then_some(etag)
+        }
+        SubjectType::Volume => Some(digest(&wrap(result.to_string().as_bytes()))),
+        _ => None,
+    };
     let response = match task.kind.rsplit('.').next() {
         Some("create") => {
-            let response = success_with(StatusCode::CREATED, result)?;
+            let response = tagged(success_with(StatusCode::CREATED, result)?, tag());
             match location(&task.subject) {
                 Some(path) => with_location(response, &path),
                 None => response,
             }
         }
         Some("delete") => no_content(),
-        _ => success_with(StatusCode::OK, result)?,
+        _ => tagged(success_with(StatusCode::OK, result)?, tag()),
     };
     Ok(named(response, task))
+}
+
+fn tagged(response: Response, tag: Option<String>) -> Response {
+    match tag.and_then(|tag| HeaderValue::from_str(&quoted(&tag)).ok()) {
+        Some(tag) => with_header(response, ETAG, tag),
+        None => response,
+    }
 }
 
 /// 202 with the task.
@@ -116,9 +137,22 @@ mod tests {
         Subject { r#type: SubjectType::Vm, id: "u1".to_owned(), name: "web1".to_owned() }
     }
 
+    fn of(kind: &str, subject: Subject, result: Value) -> Response {
+        let present = |id: &str| (id == "u1").then(|| (7, "\"7-ab\"".to_owned()));
+        done(&task(kind, subject, result), present).unwrap()
+    }
+
+    #[test]
+    fn a_result_bears_the_tag_of_its_version_unless_that_is_gone() {
+        let reply = of("vm.start", vm(), json!({"generation": 7}));
+        assert_eq!(reply.headers()[ETAG], "\"7-ab\"");
+        let reply = of("vm.start", vm(), json!({"generation": 6}));
+        assert!(!reply.headers().contains_key(ETAG));
+    }
+
     #[test]
     fn a_creation_says_where_the_new_thing_is() {
-        let reply = respond(Outcome::Done(task("vm.create", vm(), json!({})))).unwrap();
+        let reply = of("vm.create", vm(), json!({}));
         assert_eq!(reply.status(), StatusCode::CREATED);
         assert_eq!(reply.headers()[LOCATION], "/api/v1/virtualization/virtualmachines/u1");
     }
@@ -130,22 +164,22 @@ mod tests {
             id: "default/a b.qcow2".to_owned(),
             name: "a b.qcow2".to_owned(),
         };
-        let reply = respond(Outcome::Done(task("volume.create", subject, json!({})))).unwrap();
+        let reply = of("volume.create", subject, json!({}));
         let wanted = "/api/v1/virtualization/storages/pools/default/volumes/a%20b.qcow2";
         assert_eq!(reply.headers()[LOCATION], wanted);
     }
 
     #[test]
     fn a_deletion_has_no_body_and_other_changes_have_their_result() {
-        let reply = respond(Outcome::Done(task("vm.delete", vm(), Value::Null))).unwrap();
+        let reply = of("vm.delete", vm(), Value::Null);
         assert_eq!(reply.status(), StatusCode::NO_CONTENT);
-        let reply = respond(Outcome::Done(task("vm.start", vm(), json!({})))).unwrap();
+        let reply = of("vm.start", vm(), json!({}));
         assert_eq!(reply.status(), StatusCode::OK);
     }
 
     #[test]
     fn what_goes_on_is_202_with_the_tasks_place() {
-        let reply = respond(Outcome::Accepted(task("vm.stop", vm(), Value::Null))).unwrap();
+        let reply = accepted(&task("vm.stop", vm(), Value::Null)).unwrap();
         assert_eq!(reply.status(), StatusCode::ACCEPTED);
         assert_eq!(reply.headers()[LOCATION], format!("/api/v1/tasks/{}", uuid::Uuid::nil()));
     }

@@ -81,8 +81,8 @@ pub fn raw(content_type: &'static str, body: impl Into<Body>) -> Response {
 }
 
 /// A whole JSON body with 200.
-pub fn json(body: Bytes) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub fn json(body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
@@ -133,25 +133,36 @@ pub fn wrap_list<B: AsRef<[u8]>>(
 ) -> Bytes {
     let size: usize = items.iter().map(|item| item.as_ref().len() + 1).sum();
     let mut body = BytesMut::with_capacity(OPEN.len() + size + 256);
-    body.put_slice(OPEN);
-    body.put_slice(b"{\"");
-    body.put_slice(noun.as_bytes());
-    body.put_slice(b"\":[");
+    body.put_slice(&list_head(noun));
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             body.put_u8(b',');
         }
         body.put_slice(item.as_ref());
     }
-    let next = next.map_or(Value::Null, Value::from);
-    body.put_slice(
-        format!("],\"count\":{},\"total\":{total},\"next\":{next}", items.len()).as_bytes(),
-    );
-    for (key, value) in extra {
-        body.put_slice(format!(",{}:{value}", Value::from(key.as_str())).as_bytes());
-    }
-    body.put_slice(b"}}");
+    body.put_slice(&list_tail(items.len(), total, next, extra));
     body.freeze()
+}
+
+/// Everything before the first object of a list.
+pub fn list_head(noun: &str) -> Bytes {
+    [OPEN, b"{\"", noun.as_bytes(), b"\":["].concat().into()
+}
+
+/// Everything after the last object of a list.
+pub fn list_tail(
+    count: usize,
+    total: usize,
+    next: Option<&str>,
+    extra: &Map<String, Value>,
+) -> Bytes {
+    let next = next.map_or(Value::Null, Value::from);
+    let mut tail = format!("],\"count\":{count},\"total\":{total},\"next\":{next}");
+    for (key, value) in extra {
+        tail.push_str(&format!(",{}:{value}", Value::from(key.as_str())));
+    }
+    tail.push_str("}}");
+    tail.into()
 }
 
 /// The client's `If-None-Match`, if it sent one.
@@ -171,7 +182,11 @@ impl Conditional {
     ///
     /// # Errors
     /// Those of `body`, which is only called where it is needed.
-    pub fn reply(&self, etag: &str, body: impl FnOnce() -> Result<Bytes>) -> Result<Response> {
+    pub fn reply<B: Into<Body>>(
+        &self,
+        etag: &str,
+        body: impl FnOnce() -> Result<B>,
+    ) -> Result<Response> {
         let etag = quoted(etag);
         let mut response = if self.0.as_deref().is_some_and(|known| matches(known, &etag)) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -217,7 +232,8 @@ pub fn joined(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     Some(values.fold(first, |all, value| all + ", " + value))
 }
 
-fn quoted(etag: &str) -> String {
+/// A tag as headers carry it.
+pub fn quoted(etag: &str) -> String {
     if etag.starts_with('"') || etag.starts_with("W/\"") {
         etag.to_owned()
     } else {
@@ -339,7 +355,7 @@ mod tests {
     #[test]
     fn a_client_that_has_the_version_gets_304_without_a_body_being_made() {
         let known = Conditional(Some(r#""v7""#.to_owned()));
-        let reply = known.reply("v7", || Err(Error::internal("called"))).unwrap();
+        let reply = known.reply::<Bytes>("v7", || Err(Error::internal("called"))).unwrap();
         assert_eq!(reply.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(reply.headers()[ETAG], r#""v7""#);
         let reply = known.reply("v8", || Ok(wrap(b"{}"))).unwrap();

@@ -42,7 +42,7 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 const MAX_STREAMS: u32 = 100;
 /// Clients that are being told that there are too many of them; beyond, they are just hung up on.
 const MAX_REFUSALS: usize = 64;
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+const REFUSAL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n\
     Retry-After: 1\r\nConnection: close\r\nContent-Length: 158\r\n\r\n\
     {\"status\":\"error\",\"error\":{\"code\":\"TOO_MANY_REQUESTS\",\"message\":\"too many connections\",\
     \"details\":{},\"hint\":\"close idle connections, or wait\",\"request_id\":\"\"}}";

@@ -130,7 +130,7 @@ async fn one_client_too_many_is_told_so() {
     assert!(first.read(&mut buffer).await.unwrap() > 0);
 
     let reply = ask(&running.path, &format!("GET /who{CLOSE}")).await;
-    assert!(reply.starts_with("HTTP/1.1 503"), "{reply}");
+    assert!(reply.starts_with("HTTP/1.1 429"), "{reply}");
     assert!(reply.contains("\r\nRetry-After: 1\r\n"), "{reply}");
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
@@ -160,6 +160,30 @@ async fn stopping_lets_requests_finish_and_removes_the_socket() {
     assert_eq!(running.served.await.unwrap(), 0, "nothing was cut");
     assert!(!running.path.exists());
     drop(idle);
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_is_spoken_too() {
+    let running = start(brisk());
+    let stream = UnixStream::connect(&running.path).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let driver = tokio::spawn(connection);
+    let ask = |path: &str| Request::builder().uri(format!("http://x{path}")).body(Body::empty());
+    let slow = sender.send_request(ask("/slow").unwrap());
+    let mut again = sender.clone();
+    let who = again.send_request(ask("/who").unwrap());
+    let (slow, who) = tokio::join!(slow, who);
+    assert_eq!(
+        (slow.unwrap().status(), who.unwrap().status()),
+        (200.try_into().unwrap(), 200.try_into().unwrap())
+    );
+    drop((sender, again));
+    running.core.stopping.cancel();
+    assert_eq!(running.served.await.unwrap(), 0, "nothing was cut");
+    let _ = driver.await;
 }
 
 #[tokio::test]

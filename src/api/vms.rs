@@ -141,8 +141,8 @@ async fn list_vms(
     let (query, fields) = query.split();
     let page = api.services().vms.list(&query)?;
     conditional.reply(&page.etag, || {
-        let items: Vec<&bytes::Bytes> = page.records.iter().map(|record| &record.json).collect();
-        lists::rendered("vms", &items, page.total, page.next.as_deref(), fields.as_deref())
+        let items = page.records.iter().map(|record| record.json.clone()).collect();
+        lists::streamed("vms", items, page.total, page.next.as_deref(), fields.as_deref())
     })
 }
 
@@ -160,7 +160,7 @@ async fn create_vm(
     caller.may(Action::CreateVm, ALL)?;
     let vms = api.services().vms.clone();
     let work = async move { vms.create(command.context, command.body.0).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }
 
 /// Create a virtual machine from the full body.
@@ -175,7 +175,7 @@ async fn create_vm_enhanced(
     caller.may(Action::CreateVmEnhanced, ALL)?;
     let vms = api.services().vms.clone();
     let work = async move { vms.create(command.context, command.body.0.into()).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }
 
 /// Get a virtual machine.
@@ -229,7 +229,7 @@ async fn update_vm(
 async fn change(api: &Api, id: String, command: Command<Json<UpdateVm>>) -> Result<Response> {
     let vms = api.services().vms.clone();
     let work = async move { vms.update(command.context, &id, command.body.0).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(api, api.detached(work).await?)
 }
 
 /// What else goes with a VM.
@@ -272,7 +272,7 @@ async fn delete_vm(
     let request = DeleteVm { remove_disks, force, remove_snapshots, remove_saved_state };
     let vms = api.services().vms.clone();
     let work = async move { vms.delete(command.context, &id, request).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }
 
 /// Start, stop, pause or otherwise act on a virtual machine.
@@ -291,7 +291,7 @@ async fn act_on_vm(
     caller.may(Action::ActOnVm, one(&id))?;
     let vms = api.services().vms.clone();
     let work = async move { vms.action(command.context, &id, command.body.0).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }
 
 /// Which of two definitions.
@@ -344,5 +344,5 @@ async fn replace_vm_xml(
     caller.may(Action::ReplaceVmXml, one(&id))?;
     let vms = api.services().vms.clone();
     let work = async move { vms.replace_xml(command.context, &id, command.body.0).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }

@@ -101,7 +101,7 @@ async fn create_volume(
     let storage = api.services().storage.clone();
     let work =
         async move { storage.create_volume(command.context, &path.pool, command.body.0).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }
 
 /// Get a volume.
@@ -134,5 +134,5 @@ async fn delete_volume(
     let storage = api.services().storage.clone();
     let work =
         async move { storage.delete_volume(command.context, &path.pool, &path.volume).await };
-    outcome::respond(api.detached(work).await?)
+    outcome::respond(&api, api.detached(work).await?)
 }

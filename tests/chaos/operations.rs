@@ -104,8 +104,10 @@ impl Worker {
                 &[Deed::Start, Deed::Start, Deed::Update, Deed::Delete]
             }
             Some("shut off") => &[Deed::Start, Deed::Start, Deed::Update],
-            Some("paused") => &[Deed::Resume, Deed::Resume, Deed::ForceStop, Deed::Update],
-            Some(_) => &[Deed::Pause, Deed::ForceStop, Deed::Stop, Deed::Update],
+            Some("paused") => {
+                &[Deed::Resume, Deed::Resume, Deed::Resume, Deed::ForceStop, Deed::Update]
+            }
+            Some(_) => &[Deed::Pause, Deed::Pause, Deed::Update, Deed::ForceStop, Deed::Stop],
         };
         let deed = *self.random.pick(deeds);
         self.number += 1;

@@ -262,6 +262,15 @@ impl Actor {
             self.rows.remove(&uuid);
             self.scribe.write(Entry::RowGone(uuid));
         }
+        // What an operation fetched between libvirt's return and this fill was marked old although
+        // it was new.
+        let mut records: Vec<Arc<VmRecord>> = records
+            .into_iter()
+            .filter_map(|record| match record.vm.stale {
+                None => Some(record),
+                Some(_) => self.build(build::facts_of(&record), &paths, None),
+            })
+            .collect();
         records.sort_by(|one, other| one.vm.name.cmp(&other.vm.name));
         self.tickets.retain(|uuid, seen| present.contains(uuid) || *seen > ticket);
         self.change(|picture| {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -34,8 +35,11 @@ const BULK_DEADLINE: Duration = Duration::from_secs(30);
 /// The pause before another try to fill the picture.
 const FILL_AGAIN: Duration = Duration::from_millis(500);
 
-/// How many VMs one hop fetches.
+/// How many VMs one hop fetches where there are many.
 const CHUNK: usize = 64;
+
+/// How many such hops are under way at once: one less than the lane has workers.
+const HOPS: usize = 3;
 
 /// How many VMs each reconcile confirms by fetching their whole definition, the longest
 /// unconfirmed first: catches what neither an event nor the bulk statistics tell.
@@ -194,46 +198,56 @@ fn runtime_hint(event: &DomainEvent) -> Option<&'static str> {
     }
 }
 
-/// Fetches these VMs, some per hop. What could not be fetched in time stays owed.
+/// Fetches these VMs, several hops at a time. One that libvirt keeps locked, such as one whose QEMU
+/// is being ended, delays no other: few VMs have a hop each, and the hop takes its facts into the
+/// picture itself, also if it comes back too late to be waited for. What failed stays owed.
 async fn fetch_some(inventory: &Inventory, vms: Vec<Uuid>, owed: &mut BTreeSet<Uuid>) {
-    for chunk in vms.chunks(CHUNK) {
-        let wanted = chunk.to_vec();
-        let tickets = inventory.tickets();
-        let result = inventory
-            .hypervisor
-            .run(Lane::Quick, EVENT_DEADLINE, move |session| {
-                let mut results = Vec::with_capacity(wanted.len());
-                for uuid in wanted {
-                    let ticket = tickets.draw();
-                    match build::fetch(session, uuid) {
-                        Ok(fetched) => results.push((uuid, ticket, Some(Box::new(fetched)))),
-                        Err(error) if error.kind() == Kind::VmNotFound => {
-                            results.push((uuid, ticket, None));
-                        }
-                        Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                            return Err(error);
-                        }
-                        Err(error) => {
-                            tracing::warn!(vm = %uuid, error = ?error, "a VM could not be read");
-                        }
-                    }
-                }
-                Ok(results)
-            })
-            .await;
-        match result {
-            Ok(results) => {
-                for (uuid, ticket, fetched) in results {
-                    owed.remove(&uuid);
-                    send(inventory, Command::Apply { uuid, fetched, ticket, reply: None });
-                }
-            }
+    let size = if vms.len() <= CHUNK { 1 } else { CHUNK };
+    let chunks: Vec<Vec<Uuid>> = vms.chunks(size).map(<[Uuid]>::to_vec).collect();
+    let mut hops = futures_util::stream::iter(chunks)
+        .map(async |chunk| {
+            let fetched = fetch_chunk(inventory, chunk.clone()).await;
+            (chunk, fetched)
+        })
+        .buffer_unordered(HOPS);
+    while let Some((chunk, fetched)) = hops.next().await {
+        chunk.iter().for_each(|uuid| {
+            owed.remove(uuid);
+        });
+        match fetched {
+            Ok(failed) => owed.extend(failed),
             Err(error) => {
                 tracing::warn!(error = ?error, vms = chunk.len(), "VMs could not be read in time");
                 owed.extend(chunk);
             }
         }
     }
+}
+
+/// One hop; returns the VMs that could not be read.
+async fn fetch_chunk(inventory: &Inventory, vms: Vec<Uuid>) -> Result<Vec<Uuid>> {
+    let picture = inventory.clone();
+    inventory
+        .hypervisor
+        .run(Lane::Quick, EVENT_DEADLINE, move |session| {
+            let mut failed = Vec::new();
+            for uuid in vms {
+                let ticket = picture.tickets.draw();
+                let fetched = match build::fetch(session, uuid) {
+                    Ok(fetched) => Some(Box::new(fetched)),
+                    Err(error) if error.kind() == Kind::VmNotFound => None,
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(vm = %uuid, error = ?error, "a VM could not be read");
+                        failed.push(uuid);
+                        continue;
+                    }
+                };
+                send(&picture, Command::Apply { uuid, fetched, ticket, reply: None });
+            }
+            Ok(failed)
+        })
+        .await
 }
 
 /// Everything anew, after a connection came about. False if it has to be tried again.

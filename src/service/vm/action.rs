@@ -92,7 +92,7 @@ impl VmService {
             let blocked = self.gate.would_admit(&name, uuid, work, condition(&record.vm));
             return Ok(Outcome::Planned(Box::new(plan(&record, &request, blocked))));
         }
-        self.need_libvirt()?;
+        self.need_libvirt(Some(uuid)).await?;
         let claim = self.tasks.claim(kind, ctx);
         let hold = self.gate.enter(&name, uuid, work, || self.condition(uuid), &claim).await?;
         // Again under the hold: an earlier holder may have changed the VM meanwhile.

@@ -40,7 +40,7 @@ impl VmService {
 
     async fn create_once(&self, ctx: &Context, request: CreateVm) -> Result<Outcome> {
         self.inventory.picture().ready()?;
-        self.need_libvirt()?;
+        self.need_libvirt(None).await?;
         let picture = self.inventory.capable(CAPABILITIES_WAIT).await;
         let owner = ctx.principal.to_string();
         let name = request.name.clone().map(String::from).unwrap_or_default();

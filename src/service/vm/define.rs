@@ -55,7 +55,7 @@ impl VmService {
                 blockers: blockers(blocked),
             })));
         }
-        self.need_libvirt()?;
+        self.need_libvirt(Some(uuid)).await?;
         let claim = self.tasks.claim("vm.define", ctx);
         let hold =
             self.gate.enter(&name, uuid, Work::Define, || self.condition(uuid), &claim).await?;

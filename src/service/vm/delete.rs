@@ -64,7 +64,7 @@ impl VmService {
             let admitted = self.gate.would_admit(&name, uuid, work, condition(&record.vm));
             return Ok(Outcome::Planned(Box::new(plan(&record, request, volumes, admitted)?)));
         }
-        self.need_libvirt()?;
+        self.need_libvirt(Some(uuid)).await?;
         let claim = self.tasks.claim("vm.delete", ctx);
         let hold = self.gate.enter(&name, uuid, work, || self.condition(uuid), &claim).await?;
         let present = self.get(&uuid.to_string())?;

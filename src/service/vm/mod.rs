@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Context;
@@ -32,6 +33,13 @@ use crate::model::{Subject, SubjectType, Vm};
 
 pub use delete::DeleteVm;
 pub use list::{VmPage, VmQuery};
+
+/// How long the result of an act waits for a libvirt that was lost right after it.
+const READ_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long a mutation waits for a VM to be read after libvirt's return. One whose QEMU hangs may
+/// not be readable at all, and must still be possible to stop.
+const FRESH_WAIT: Duration = Duration::from_secs(5);
 
 /// The use cases of VMs; cheap to clone.
 #[derive(Clone)]
@@ -94,19 +102,48 @@ impl VmService {
             .await?;
         let record = match fetched {
             Ok(fetched) => self.inventory.apply(uuid, fetched, ticket).await?,
-            // The next event or reconcile brings the facts.
             Err(error) => {
                 tracing::warn!(vm = %uuid, error = ?error, "the VM could not be read after acting");
-                None
+                match &acted {
+                    Ok(()) => self.read_again(uuid, error).await,
+                    Err(_) => None,
+                }
             }
         };
         acted?;
         Ok(record)
     }
 
-    /// Refuses with 503 what needs libvirt while it is away, before anything is journalled.
-    fn need_libvirt(&self) -> Result<()> {
-        let status = self.hypervisor.status();
+    /// What an act led to, where libvirt was lost between the two: read when it is back, so that
+    /// whoever asked for it does not go on with what was before. As last seen if that takes long.
+    async fn read_again(&self, uuid: Uuid, lost: Error) -> Option<Arc<VmRecord>> {
+        let begun = Instant::now();
+        let mut error = lost;
+        while error.kind() == Kind::LibvirtUnavailable && begun.elapsed() < READ_AGAIN {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            match self.inventory.refresh(uuid, Duration::from_secs(5)).await {
+                Ok(record) => return record,
+                Err(again) => error = again,
+            }
+        }
+        self.inventory.picture().by_uuid.get(&uuid).cloned()
+    }
+
+    /// Refuses with 503 what needs libvirt while it is away, before anything is journalled. Right
+    /// after its return it waits a little for this VM to be read anew: by what was known before,
+    /// a VM could be refused or admitted what it is not in a state for.
+    async fn need_libvirt(&self, uuid: Option<Uuid>) -> Result<()> {
+        let begun = Instant::now();
+        let status = loop {
+            let status = self.hypervisor.status();
+            let picture = self.inventory.picture();
+            let record = uuid.and_then(|uuid| picture.by_uuid.get(&uuid));
+            let old = record.is_some_and(|record| record.vm.stale.is_some());
+            if !status.connected || !old || begun.elapsed() > FRESH_WAIT {
+                break status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         if status.connected {
             return Ok(());
         }

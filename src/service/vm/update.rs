@@ -70,7 +70,7 @@ impl VmService {
             return Ok(Outcome::Planned(Box::new(plan(&record, decision, blocked)?)));
         }
         impossible(&decision)?;
-        self.need_libvirt()?;
+        self.need_libvirt(Some(uuid)).await?;
         let claim = self.tasks.claim("vm.update", ctx);
         let hold =
             self.gate.enter(&name, uuid, Work::Update, || self.condition(uuid), &claim).await?;

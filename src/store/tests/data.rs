@@ -212,11 +212,7 @@ async fn events_are_found_by_number_kind_and_subject() {
         (labels(&[("tier", "db")]), Vec::new()),
         (labels(&[("tier", "web"), ("a", "x")]), Vec::new()),
     ] {
-        assert_eq!(seqs(wanted.clone()).await, expected);
-        let filter = crate::bus::EventFilter::from(&wanted);
-        let everything = store.events(&all).await.unwrap();
-        let matching = everything.iter().filter(|event| filter.matches(event));
-        assert_eq!(matching.map(|event| event.seq).collect::<Vec<_>>(), expected);
+        assert_eq!(seqs(wanted).await, expected);
     }
     let found = store.events(&EventQuery { until: Some(4), ..all }).await.unwrap();
     assert_eq!(found[0].data, events[0].data);
