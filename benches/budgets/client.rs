@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -126,7 +126,7 @@ pub struct Events {
 
 impl Events {
     /// The next event and when its last line was read.
-    pub fn next(&mut self) -> Result<(Value, Instant), Failure> {
+    pub fn next(&mut self) -> Result<(Value, SystemTime), Failure> {
         let mut line = String::new();
         loop {
             line.clear();
@@ -135,7 +135,7 @@ impl Events {
             }
             // Chunk sizes stand on lines of their own.
             if let Some(data) = line.strip_prefix("data:") {
-                return Ok((serde_json::from_str(data.trim())?, Instant::now()));
+                return Ok((serde_json::from_str(data.trim())?, SystemTime::now()));
             }
         }
     }

@@ -231,6 +231,34 @@ impl Python {
         Ok(Python { process, input, output })
     }
 
+    /// A second client of libvirt that prints the events it gets; ready when this returns.
+    pub fn watch(uri: &str) -> Result<Python, Failure> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/budgets/peers.py");
+        let mut process = Command::new("/usr/bin/python3")
+            .arg(script)
+            .args([uri, "watch"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let input = process.stdin.take().ok_or("no stdin")?;
+        let output = BufReader::new(process.stdout.take().ok_or("no stdout")?);
+        let mut python = Python { process, input, output };
+        python.event()?;
+        Ok(python)
+    }
+
+    /// The next event that a watcher prints: whose, and when, nanoseconds since 1970.
+    pub fn event(&mut self) -> Result<(String, u128), Failure> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            return Err("the watching python-libvirt ended".into());
+        }
+        let event: Value = serde_json::from_str(&line)?;
+        let name = event["name"].as_str().ok_or("an event without a name")?.to_owned();
+        let nanoseconds = event["nanoseconds"].as_u64().ok_or("an event without a time")?;
+        Ok((name, u128::from(nanoseconds)))
+    }
+
     /// One command with its arguments; the reply.
     pub fn ask(&mut self, command: Value) -> Result<Value, Failure> {
         writeln!(self.input, "{command}")?;

@@ -64,6 +64,7 @@ fn bench(report: &mut Report) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     step("starting vapord");
     let vapord = measure::starts(report, folder.path(), &lab.uri)?;
+    measure::disk(report, folder.path())?;
     step("reads");
     measure::reads(report, &vapord, &lab, &mut python)?;
     step("events and changes");

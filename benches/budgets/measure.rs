@@ -1,12 +1,14 @@
 //! The measurements, each of which fills rows of the table.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde_json::{Value, json};
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::sys;
 
 use super::DOMAINS;
@@ -158,6 +160,7 @@ pub fn changes(
             }
         }
     });
+    let mut peer = Python::watch(&lab.uri)?;
     let mut client = vapord.client()?;
     let database = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let (mut event, mut api, mut stored) = (Times::default(), Times::default(), Times::default());
@@ -192,7 +195,13 @@ pub fn changes(
             let (said, when) = seen_at.recv_timeout(PATIENCE)?;
             let this = said["subject"]["name"] == names[at].as_str();
             if this && said["kind"] == "vm.metadata-changed" {
-                event.add(when.duration_since(begun));
+                // As another client of the same libvirt learns of the same event.
+                let (name, theirs) = peer.event()?;
+                if name != names[at] {
+                    return Err(format!("the peer was told of {name}").into());
+                }
+                let ours = when.duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
+                event.add_ms((ours as f64 - theirs as f64) / 1e6);
                 break;
             }
         }
@@ -203,7 +212,7 @@ pub fn changes(
         50.0,
         "ms",
         event.percentile(99.0),
-        &format!("{}; from before the change was asked of libvirt", event.summary()),
+        &format!("{}; after python-libvirt is told of the same event", event.summary()),
     );
     let (p99, more) = (api.percentile(99.0), api.summary());
     report.at_most("change by another client → API, p99", 1_000.0, "ms", p99, &more);
@@ -265,39 +274,67 @@ pub fn guest_starts(
         }
     }
     let added = ours.median() - theirs.median();
+    let spread = |times: &Times| {
+        let (low, high) = (number(times.percentile(25.0)), number(times.percentile(75.0)));
+        format!("{} ms ({low} to {high})", number(times.median()))
+    };
     let more = format!(
-        "medians {} ms through Vapor, {} ms through python-libvirt; n {} each",
-        number(ours.median()),
-        number(theirs.median()),
+        "medians and quartiles {} through Vapor, {} through python-libvirt; n {} each",
+        spread(&ours),
+        spread(&theirs),
         ours.len()
     );
     report.at_most("what Vapor adds to virDomainCreate", 5.0, "ms", added, &more);
+    // What it adds does not depend on how long QEMU takes: the same with calls that return at once.
+    domain.create()?;
+    until(&mut client, name, "running")?;
+    let (ours, theirs) = quick_calls(&mut client, &domain, name)?;
+    let more = format!("medians and quartiles {} and {}", spread(&ours), spread(&theirs));
+    let added = ours.median() - theirs.median();
+    report.shown("what Vapor adds to virDomainSuspend and Resume", "ms", added, &more);
+    domain.destroy()?;
     domain.undefine()?;
-    // What it adds does not depend on how long QEMU takes: the same with what libvirt does at once.
-    let (ours, theirs) = quick_calls(&mut client, &connect)?;
-    report.shown(
-        "what Vapor adds to a quick change (labels of a stopped VM), median",
-        "ms",
-        ours.median() - theirs.median(),
-        &format!("{} ms to {} ms", number(ours.median()), number(theirs.median())),
-    );
     Ok(())
 }
 
-/// The same change of a stopped VM's metadata, through Vapor and through libvirt alone.
-fn quick_calls(client: &mut Client, connect: &Connect) -> Result<(Times, Times), Failure> {
-    let name = "bench-0500";
-    let domain = connect.lookup_domain_by_name(name)?;
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
-    for round in 0..60 {
-        let body = format!(r#"{{"labels":{{"round":"{round}"}}}}"#);
-        let path = format!("{VMS}/{name}");
-        let reply = client.send("PATCH", &path, "content-type: application/json\r\n", &body)?;
-        ours.add(reply.expect(200)?.took);
-        let xml = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)?;
+/// What a durable write costs on this disk: an operation makes two of them, before and after.
+pub fn disk(report: &mut Report, folder: &Path) -> Result<(), Failure> {
+    let mut file = std::fs::File::create(folder.join("fsync"))?;
+    let page = [7_u8; 4096];
+    let writes = times(200, |_| {
         let begun = Instant::now();
-        connect.define_domain_xml(&xml)?;
+        file.write_all(&page)?;
+        file.sync_data()?;
+        Ok(begun.elapsed())
+    })?;
+    let more = format!("{}; an operation needs two", writes.summary());
+    report.shown("one durable write of 4 KiB on this disk, median", "ms", writes.median(), &more);
+    Ok(())
+}
+
+/// A running guest paused and resumed through Vapor, and by libvirt's own calls.
+fn quick_calls(
+    client: &mut Client,
+    domain: &Domain,
+    name: &str,
+) -> Result<(Times, Times), Failure> {
+    let (mut ours, mut theirs) = (Times::default(), Times::default());
+    let action = format!("{VMS}/{name}/action");
+    for _ in 0..30 {
+        for word in ["pause", "resume"] {
+            let body = format!(r#"{{"action":"{word}"}}"#);
+            ours.add(client.post(&action, &body)?.expect(200)?.took);
+        }
+        let begun = Instant::now();
+        domain.suspend()?;
         theirs.add(begun.elapsed());
+        let begun = Instant::now();
+        domain.resume()?;
+        theirs.add(begun.elapsed());
+        until(client, name, "running")?;
+        // The picture may still be about to learn of the pause.
+        std::thread::sleep(Duration::from_millis(30));
+        until(client, name, "running")?;
     }
     Ok((ours, theirs))
 }
@@ -342,9 +379,9 @@ pub fn agent(
     for _ in 0..3 {
         domain.create()?;
         let connected = loop {
-            let (event, at) = stream.next()?;
+            let (event, _) = stream.next()?;
             if event["subject"]["name"] == name && event["kind"] == "vm.agent-connected" {
-                break at;
+                break Instant::now();
             }
         };
         let until = Instant::now() + PATIENCE;

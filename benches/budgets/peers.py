@@ -56,6 +56,22 @@ def start(name):
     return {"ms": took}
 
 
+def watch():
+    """Prints each change of a domain's metadata as another client of libvirt learns of it."""
+    libvirt.virEventRegisterDefaultImpl()
+    watched = libvirt.open(sys.argv[1])
+
+    def changed(_connection, domain, *_arguments):
+        now = time.time_ns()
+        print(json.dumps({"name": domain.name(), "nanoseconds": now}), flush=True)
+
+    watched.domainEventRegisterAny(
+        None, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, changed, None)
+    print(json.dumps({"name": "", "nanoseconds": 0}), flush=True)
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
 COMMANDS = {
     "define": define,
     "listing": lambda rounds: repeat(listing, rounds),
@@ -68,6 +84,9 @@ COMMANDS = {
         "hypervisor": connection.getVersion(),
     },
 }
+
+if sys.argv[2:] == ["watch"]:
+    watch()
 
 for line in sys.stdin:
     command, *arguments = json.loads(line)

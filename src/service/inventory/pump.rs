@@ -111,6 +111,8 @@ pub(super) async fn run(
                 let reconciled = reconcile_vms(&inventory, &mut owed, &hints).await;
                 if reconciled.is_ok() && round.is_multiple_of(RESOURCE_ROUNDS) {
                     refresh_resources(&inventory).await;
+                    // Large lists sent meanwhile have left as much as a fill does.
+                    tokio::spawn(give_back_memory());
                 }
             }
         }
