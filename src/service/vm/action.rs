@@ -20,6 +20,9 @@ use crate::service::{Context, Outcome};
 /// Seconds that a guest gets to shut down, unless the client says otherwise.
 const DEFAULT_TIMEOUT: u32 = 300;
 
+/// How long a guest has to answer that it will shut down, before its stop is waited for anyway.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// The step that keeps a graceful stop's request in the journal.
 pub(super) const GRACEFUL_STEP: &str = "graceful-stop";
 
@@ -200,12 +203,15 @@ impl VmService {
             let now = GracefulStop { until: Timestamp::now(), ..stop };
             return self.follow_stop(task, uuid, name, &now).await;
         }
-        let asked = self
-            .hypervisor
-            .run(Lane::Agent, Duration::from_secs(30), move |session| {
-                domain::shutdown(session, uuid, domain::ShutdownMode::Default)
-            })
-            .await;
+        let asking = self.hypervisor.run(Lane::Agent, Duration::from_secs(30), move |session| {
+            domain::shutdown(session, uuid, domain::ShutdownMode::Default)
+        });
+        // The call goes on without its caller. An agent may answer as late as with the end of its
+        // guest, and until then the stop has to be what it is: a wait that gives way.
+        let Ok(asked) = tokio::time::timeout(ANSWER, asking).await else {
+            task.log("the guest has been asked and has not answered yet").await;
+            return self.follow_stop(task, uuid, name, &stop).await;
+        };
         match asked {
             Ok(()) => {}
             // An agent that hangs must not keep the stop from its time-out and force.
