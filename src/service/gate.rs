@@ -222,8 +222,9 @@ impl Claim {
     }
 }
 
-/// How long after its release an operation may still be the cause of news.
-const LATE_NEWS: Duration = Duration::from_secs(1);
+/// How long after its release an operation may still be the cause of news. Short: the outcome has
+/// been written down in between, so news is seldom later, and others act, too.
+const LATE_NEWS: Duration = Duration::from_millis(250);
 
 /// The registry of holds.
 #[derive(Clone)]

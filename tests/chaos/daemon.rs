@@ -61,7 +61,7 @@ async fn a_second_daemon_is_refused_and_the_first_one_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_of_the_daemon_parks_a_waiting_stop_and_the_next_daemon_goes_on() {
     let Some(mut world) = World::start("park").await else { return };
-    let mut body = guest::body_with("slow", "vapor.slowstop=8");
+    let mut body = guest::body_with("slow", "vapor.slowstop=15");
     body["start"] = json!(true);
     assert_eq!(world.client.post(V, &body).await.status, 201);
     world.booted("slow").await;

@@ -40,8 +40,14 @@ impl Facts {
         eventually("virsh answers", Duration::from_secs(30), async || {
             let state = match lab.try_virsh(&["domstate", name]) {
                 Ok(state) => Some(state),
-                Err(error) if error.contains("failed to get domain") => None,
-                Err(_) => return None,
+                // virsh says the same of a connection that breaks, so its list decides.
+                Err(_) => {
+                    let names = lab.try_virsh(&["list", "--all", "--name"]).ok()?;
+                    if names.lines().any(|line| line.trim() == name) {
+                        return None;
+                    }
+                    None
+                }
             };
             let description = match &state {
                 None => String::new(),

@@ -103,7 +103,7 @@ async fn each_change_is_told_once_with_its_task_and_its_principal() {
 async fn what_virsh_does_is_told_once_and_is_nobodys_task() {
     let Some(world) = World::start("others").await else { return };
     let (client, lab) = (&world.client, &world.lab);
-    assert_eq!(client.post(V, &guest::empty_body("one")).await.status, 201);
+    lab.define(&guest::foreign_xml(lab, "one"));
     let mut stream = client.stream("?kind=vm.*").await;
     lab.virsh(&["start", "one"]);
     lab.virsh(&["destroy", "one"]);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::action::GRACEFUL_STEP;
-use super::create::DEFINE_STEP;
+use super::create::{DEFINE_STEP, VOLUME_STEP};
 use super::delete::{DELETE_VOLUME_STEP, remove_volumes};
 use super::follow::GracefulStop;
 use super::update::{UPDATE_STEP, unmet};
@@ -74,6 +74,15 @@ impl VmService {
                     if task.kind == "vm.create" {
                         keys.push(Key::VmName(task.subject.name.clone()));
                     }
+                    // Its volumes may still have to be removed: nobody may make new ones of their
+                    // names before that.
+                    let steps = self.tasks.store().steps(task.id).await?;
+                    keys.extend(
+                        steps
+                            .into_iter()
+                            .filter_map(volume_of)
+                            .map(|volume| Key::Volume(volume.pool, volume.volume)),
+                    );
                 }
                 SubjectType::Volume => {
                     if let Some((pool, volume)) = task.subject.id.split_once('/') {
@@ -376,6 +385,12 @@ async fn stopped_in_judgement(handle: &TaskHandle, task: &Task) {
 
 fn interrupted(message: String) -> Error {
     Error::new(Kind::Interrupted, message)
+}
+
+/// The volume that a step makes or removes.
+fn volume_of(step: Step) -> Option<VolumeRef> {
+    let about_one = matches!(step.action.as_str(), VOLUME_STEP | DELETE_VOLUME_STEP);
+    serde_json::from_value(step.undo).ok().filter(|_| about_one)
 }
 
 fn step<T: serde::de::DeserializeOwned>(steps: &[Step], action: &str) -> Option<T> {
