@@ -204,6 +204,8 @@ pub struct Claim {
     /// The task's kind, such as `vm.start`.
     pub kind: &'static str,
     pub principal: String,
+    /// Whether the operation starts the VM: a creation may, or may not.
+    pub starts: bool,
 }
 
 /// Who holds something.
@@ -212,13 +214,21 @@ pub struct Holder {
     pub task: Uuid,
     pub kind: &'static str,
     pub principal: String,
+    /// Whether the operation starts the VM.
+    pub starts: bool,
     /// Set while the holder only waits for a guest: cancelling it makes the holder give way.
     yields: Option<CancellationToken>,
 }
 
 impl Claim {
     fn holder(&self) -> Holder {
-        Holder { task: self.task, kind: self.kind, principal: self.principal.clone(), yields: None }
+        Holder {
+            task: self.task,
+            kind: self.kind,
+            principal: self.principal.clone(),
+            starts: self.starts,
+            yields: None,
+        }
     }
 }
 
@@ -272,12 +282,12 @@ impl Gate {
 
     /// Whose work a piece of news about a VM is, if it has just come: of who holds the VM, or has
     /// just released it, and does such things at all.
-    pub fn cause(&self, uuid: Uuid, does_such: impl Fn(&str) -> bool) -> Option<Holder> {
-        let present = self.holder(&Key::Vm(uuid)).filter(|holder| does_such(holder.kind));
+    pub fn cause(&self, uuid: Uuid, does_such: impl Fn(&Holder) -> bool) -> Option<Holder> {
+        let present = self.holder(&Key::Vm(uuid)).filter(&does_such);
         present.or_else(|| {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             let (holder, released) = recent.get(&uuid)?;
-            (released.elapsed() < LATE_NEWS && does_such(holder.kind)).then(|| holder.clone())
+            (released.elapsed() < LATE_NEWS && does_such(holder)).then(|| holder.clone())
         })
     }
 
@@ -581,7 +591,7 @@ mod tests {
     }
 
     fn claim(kind: &'static str) -> Claim {
-        Claim { task: Uuid::now_v7(), kind, principal: "unix:root".to_owned() }
+        Claim { task: Uuid::now_v7(), kind, principal: "unix:root".to_owned(), starts: false }
     }
 
     #[tokio::test]

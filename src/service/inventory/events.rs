@@ -19,7 +19,7 @@ impl Happened {
     pub(super) fn now(event: LibvirtEvent, gate: &Gate) -> Happened {
         let cause = match &event {
             LibvirtEvent::Domain { uuid, event, .. } => {
-                gate.cause(*uuid, |task| may_cause(task, event))
+                gate.cause(*uuid, |holder| may_cause(holder, event))
             }
             LibvirtEvent::Connected { .. }
             | LibvirtEvent::Disconnected { .. }
@@ -32,8 +32,8 @@ impl Happened {
 }
 
 /// Whether operations of this kind do such things. What a guest does by itself is nobody's task.
-fn may_cause(task: &str, event: &DomainEvent) -> bool {
-    let starts = matches!(task, "vm.start" | "vm.restore-saved" | "vm.restart" | "vm.create");
+fn may_cause(holder: &Holder, event: &DomainEvent) -> bool {
+    let (task, starts) = (holder.kind, holder.starts);
     let defines = matches!(task, "vm.create" | "vm.update" | "vm.define");
     match event {
         DomainEvent::Started { .. } => starts,
@@ -41,10 +41,14 @@ fn may_cause(task: &str, event: &DomainEvent) -> bool {
         DomainEvent::Resumed { .. } => {
             starts || matches!(task, "vm.resume" | "vm.save" | "vm.reboot" | "vm.reset")
         }
-        DomainEvent::Stopped { .. } | DomainEvent::ShutdownFinished { .. } => matches!(
-            task,
-            "vm.stop" | "vm.force-stop" | "vm.restart" | "vm.save" | "vm.delete" | "vm.create"
-        ),
+        DomainEvent::Stopped { .. } | DomainEvent::ShutdownFinished { .. } => {
+            // A creation whose start fails is undone.
+            (task == "vm.create" && starts)
+                || matches!(
+                    task,
+                    "vm.stop" | "vm.force-stop" | "vm.restart" | "vm.save" | "vm.delete"
+                )
+        }
         DomainEvent::Rebooted => matches!(task, "vm.reboot" | "vm.reset"),
         DomainEvent::PmWakeup => task == "vm.resume",
         DomainEvent::Defined { .. } | DomainEvent::MetadataChanged => defines,

@@ -91,7 +91,8 @@ impl TaskService {
 
     /// A claim for a new task of this kind.
     pub fn claim(&self, kind: &'static str, ctx: &Context) -> Claim {
-        Claim { task: Uuid::now_v7(), kind, principal: ctx.principal.to_string() }
+        let starts = matches!(kind, "vm.start" | "vm.restore-saved" | "vm.restart");
+        Claim { task: Uuid::now_v7(), kind, principal: ctx.principal.to_string(), starts }
     }
 
     /// Runs `work` unless this caller's idempotency key has been used: then the result is that of

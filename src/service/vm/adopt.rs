@@ -66,7 +66,9 @@ impl VmService {
                 self.tasks.conclude(task, Err(interrupted(message))).await;
                 continue;
             };
-            let claim = Claim { task: task.id, kind, principal: task.principal.clone() };
+            // What an adopted task still does to a VM is told as nobody's, unless its kind says it.
+            let starts = matches!(kind, "vm.start" | "vm.restore-saved" | "vm.restart");
+            let claim = Claim { task: task.id, kind, principal: task.principal.clone(), starts };
             let mut keys = Vec::new();
             match task.subject.r#type {
                 SubjectType::Vm => {

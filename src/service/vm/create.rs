@@ -11,7 +11,7 @@ use super::{SLOW_CALL, VmService, fetch_if_there, result_of};
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, Session, domain, storage};
 use crate::model::{CreateVm, Plan, Subject, SubjectType};
-use crate::service::gate::Key;
+use crate::service::gate::{Claim, Key};
 use crate::service::inventory::Fetched;
 use crate::service::storage::blockers;
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
@@ -70,7 +70,7 @@ impl VmService {
         keys.extend(
             draft.volumes.iter().map(|new| Key::Volume(new.pool.clone(), new.name.clone())),
         );
-        let claim = self.tasks.claim("vm.create", ctx);
+        let claim = Claim { starts: draft.start, ..self.tasks.claim("vm.create", ctx) };
         let hold = self.gate.take(keys, &claim)?;
         let operation = Operation { claim, subject, cancellable: true, wait: QUICK_WAIT };
         let service = self.clone();
