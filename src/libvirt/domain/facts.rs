@@ -105,6 +105,14 @@ pub fn facts(session: &Session, uuid: Uuid) -> Result<DomainFacts> {
     complete(session, &target.domain, &brief)
 }
 
+/// One domain in full, of which the brief part is known already.
+///
+/// # Errors
+/// Those of [`facts`].
+pub fn facts_for(session: &Session, brief: &DomainBrief) -> Result<DomainFacts> {
+    complete(session, &target(session, brief.uuid)?.domain, brief)
+}
+
 /// The names of a domain's snapshots, in libvirt's order.
 pub fn snapshot_names(session: &Session, uuid: Uuid) -> Result<Vec<String>> {
     let target = target(session, uuid)?;

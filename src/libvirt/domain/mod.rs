@@ -28,7 +28,8 @@ pub use define::{
 };
 pub use device::{BlockInfo, attach_device, block_info, detach_device, update_device};
 pub use facts::{
-    DomainBrief, DomainFacts, Survey, brief, brief_all, facts, facts_all, snapshot_names, survey,
+    DomainBrief, DomainFacts, Survey, brief, brief_all, facts, facts_all, facts_for,
+    snapshot_names, survey,
 };
 pub use job::{JobInfo, abort_job, job_info};
 pub use power::{

@@ -236,6 +236,11 @@ impl Actor {
             // It is there, and hangs: what was known of it stands, with the state it has now.
             present.insert(brief.uuid);
             if let Some(record) = old.by_uuid.get(&brief.uuid) {
+                if self.tickets.get(&brief.uuid).is_some_and(|seen| *seen > ticket) {
+                    // Its facts came after all, only too late for the survey.
+                    records.push(record.clone());
+                    continue;
+                }
                 let mut known = build::facts_of(record);
                 known.brief = brief;
                 records.extend(self.build(known, &paths, None));

@@ -37,24 +37,12 @@ pub fn fetch(session: &Session, uuid: Uuid) -> Result<Fetched> {
     parse(domain::facts(session, uuid)?)
 }
 
-/// Fetches every VM: for the first fill and after a reconnect. One that cannot be parsed is left
-/// out with a log line rather than hiding all others; one that libvirt cannot tell now, because
-/// its QEMU does not answer, comes as its brief alone.
-pub fn fetch_all(session: &Session) -> Result<(Vec<Fetched>, Vec<DomainBrief>)> {
-    let survey = domain::survey(session)?;
-    let fetched = survey
-        .facts
-        .into_iter()
-        .filter_map(|facts| {
-            let name = facts.brief.name.clone();
-            parse(facts)
-                .inspect_err(|error| {
-                    tracing::error!(vm = %name, error = ?error, "a definition cannot be read");
-                })
-                .ok()
-        })
-        .collect();
-    Ok((fetched, survey.unreadable))
+/// Fetches one VM of which the brief part is known already.
+///
+/// # Errors
+/// `VmNotFound` if it has gone meanwhile, `VmBusy` if its QEMU does not answer.
+pub fn fetch_for(session: &Session, brief: &DomainBrief) -> Result<Fetched> {
+    parse(domain::facts_for(session, brief)?)
 }
 
 fn parse(facts: DomainFacts) -> Result<Fetched> {

@@ -34,7 +34,7 @@ use crate::model::RuntimeDetails;
 use crate::service::gate::Gate;
 use crate::store::Store;
 
-pub use build::{Fetched, fetch, fetch_all};
+pub use build::{Fetched, fetch};
 pub use definition::Definition;
 pub use picture::{Picture, PoolRecord, VmRecord};
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::actor::{Command, differs};
-use super::build;
+use super::build::{self, Fetched};
 use super::events::Happened;
 use super::picture::PoolRecord;
 use super::{Inventory, RuntimeHint};
@@ -86,7 +86,7 @@ pub(super) async fn run(
             }
             () = retry => {
                 let connected = inventory.hypervisor.status().connected;
-                let filled = connected && fill(&inventory).await;
+                let filled = connected && fill(&inventory, &mut owed).await;
                 // Without a connection the next one brings a fill of its own.
                 again = (connected && !filled).then(|| Instant::now() + FILL_AGAIN);
             }
@@ -171,7 +171,7 @@ async fn digest(
     }
     let mut filled = true;
     if connected {
-        filled = fill(inventory).await;
+        filled = fill(inventory, owed).await;
     } else {
         fetch_some(inventory, vms.into_iter().collect(), owed).await;
         if pools && let Err(error) = refresh_storage(inventory).await {
@@ -250,26 +250,101 @@ async fn fetch_chunk(inventory: &Inventory, vms: Vec<Uuid>) -> Result<Vec<Uuid>>
         .await
 }
 
-/// Everything anew, after a connection came about. False if it has to be tried again.
-async fn fill(inventory: &Inventory) -> bool {
-    let begun = Instant::now();
+/// Every VM there is, as far as libvirt tells them now.
+struct Survey {
+    ticket: u64,
+    fetched: Vec<Fetched>,
+    /// They exist, and cannot be read now. What they are is taken in as soon as libvirt tells it.
+    unreadable: Vec<DomainBrief>,
+}
+
+/// Reads every VM. Running ones have a hop each: libvirt may keep one of them locked for seconds,
+/// such as one that it was starting when it was itself restarted, and that delays no other.
+async fn survey(inventory: &Inventory) -> Result<Survey> {
     let tickets = inventory.tickets();
-    let result = inventory
+    let (ticket, briefs) = inventory
         .hypervisor
         .run(Lane::Quick, BULK_DEADLINE, move |session| {
             let ticket = tickets.draw();
-            Ok((ticket, build::fetch_all(session)?))
+            Ok((ticket, domain::brief_all(session)?))
         })
-        .await;
-    match result {
-        Ok((ticket, (fetched, unreadable))) => {
+        .await?;
+    let (active, idle): (Vec<_>, Vec<_>) = briefs.into_iter().partition(|brief| brief.id.is_some());
+    let mut groups: Vec<Vec<DomainBrief>> = idle.chunks(CHUNK).map(<[_]>::to_vec).collect();
+    groups.extend(active.into_iter().map(|brief| vec![brief]));
+    let mut hops = futures_util::stream::iter(groups)
+        .map(async |group| (survey_group(inventory, group.clone()).await, group))
+        .buffer_unordered(HOPS);
+    let mut survey = Survey { ticket, fetched: Vec::new(), unreadable: Vec::new() };
+    while let Some((result, group)) = hops.next().await {
+        match result {
+            Ok((fetched, unreadable)) => {
+                survey.fetched.extend(fetched);
+                survey.unreadable.extend(unreadable);
+            }
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
+            Err(error) => {
+                tracing::warn!(error = ?error, vms = group.len(), "VMs could not be read in time");
+                survey.unreadable.extend(group);
+            }
+        }
+    }
+    Ok(survey)
+}
+
+/// One hop of the survey. If it comes back too late to be waited for, it takes its facts into the
+/// picture itself.
+async fn survey_group(
+    inventory: &Inventory,
+    group: Vec<DomainBrief>,
+) -> Result<(Vec<Fetched>, Vec<DomainBrief>)> {
+    let picture = inventory.clone();
+    let begun = Instant::now();
+    inventory
+        .hypervisor
+        .run(Lane::Quick, EVENT_DEADLINE, move |session| {
+            let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+            for brief in group {
+                let ticket = picture.tickets.draw();
+                match build::fetch_for(session, &brief) {
+                    Ok(fetched) if begun.elapsed() > EVENT_DEADLINE => send(
+                        &picture,
+                        Command::Apply {
+                            uuid: brief.uuid,
+                            fetched: Some(Box::new(fetched)),
+                            ticket,
+                            reply: None,
+                        },
+                    ),
+                    Ok(fetched) => readable.push(fetched),
+                    Err(error) if error.kind() == Kind::VmNotFound => {}
+                    Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(vm = %brief.name, error = ?error, "a VM could not be read");
+                        unreadable.push(brief);
+                    }
+                }
+            }
+            Ok((readable, unreadable))
+        })
+        .await
+}
+
+/// Everything anew, after a connection came about. False if it has to be tried again.
+async fn fill(inventory: &Inventory, owed: &mut BTreeSet<Uuid>) -> bool {
+    let begun = Instant::now();
+    match survey(inventory).await {
+        Ok(Survey { ticket, fetched, unreadable }) => {
             let count = fetched.len();
+            owed.extend(unreadable.iter().map(|brief| brief.uuid));
             send(inventory, Command::Connection(inventory.hypervisor.status()));
             // Pools first, so that the records find their volumes at once.
             refresh_resources(inventory).await;
+            let left = unreadable.len();
             send(inventory, Command::Fill { fetched, unreadable, ticket });
             tracing::info!(
                 vms = count,
+                unreadable = left,
                 milliseconds = begun.elapsed().as_millis(),
                 "picture filled"
             );
