@@ -151,6 +151,7 @@ async fn digest(
     owed: &mut BTreeSet<Uuid>,
 ) -> bool {
     let (mut vms, mut pools, mut networks, mut connected) = (BTreeSet::new(), false, false, false);
+    let mut news: Vec<RuntimeHint> = Vec::new();
     for happened in &happened {
         match &happened.event {
             LibvirtEvent::Connected { .. } => connected = true,
@@ -159,10 +160,7 @@ async fn digest(
             }
             LibvirtEvent::Domain { uuid, event, .. } => {
                 vms.insert(*uuid);
-                if let Some(why) = runtime_hint(event) {
-                    // The collector may be gone while the daemon stops.
-                    let _ = hints.send((*uuid, why));
-                }
+                news.extend(runtime_hint(event).map(|why| (*uuid, why)));
             }
             LibvirtEvent::Network { .. } => networks = true,
             LibvirtEvent::Pool { .. } => pools = true,
@@ -182,6 +180,11 @@ async fn digest(
         }
     }
     send(inventory, Command::Announce(happened));
+    // After the facts: whom the collector asks depends on what they say of the VM.
+    for hint in news {
+        // The collector may be gone while the daemon stops.
+        let _ = hints.send(hint);
+    }
     filled
 }
 
