@@ -269,11 +269,17 @@ async fn a_guest_lives_and_its_agent_tells_and_nothing_waits_for_it_when_it_hang
     }
     let _ = hypervisor.run(Lane::Quick, LONG, move |s| domain::resume(s, uuid)).await;
 
-    hypervisor
+    let asked = hypervisor
         .run(Lane::Quick, LONG, move |s| domain::shutdown(s, uuid, ShutdownMode::Acpi))
-        .await
-        .expect("it is asked");
-    until(&mut events, LONG, of(uuid, DomainEvent::Stopped { detail: "shutdown" })).await;
+        .await;
+    match asked {
+        Ok(()) => {
+            until(&mut events, LONG, of(uuid, DomainEvent::Stopped { detail: "shutdown" })).await;
+        }
+        // libvirt ends a QEMU with which it cannot come to terms when it finds it again: one that
+        // was stopped in the middle of a command may be such.
+        Err(error) => assert_eq!(error.kind(), Kind::VmNotRunning, "{error:?}"),
+    }
     hypervisor
         .run(Lane::Quick, SOON, move |s| domain::undefine(s, uuid, UndefineFlags::default()))
         .await
