@@ -22,8 +22,8 @@ const APPLICATION_ID: i64 = 0x5641_5052;
 /// The schema's versions, oldest first; append only, a released one never changes.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
 
-/// KiB of page cache of the writer.
-const CACHE_KIB: i64 = 2048;
+/// KiB of page cache of the writer: its hot pages are few, and the kernel keeps the rest.
+const CACHE_KIB: i64 = 1024;
 
 /// The WAL file stays this large after a checkpoint, so that it is overwritten, not grown anew:
 /// writing inside a file's size needs no journal commit of the file system.
