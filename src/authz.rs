@@ -85,17 +85,70 @@ actions! {
     UpdateVm = "update_vm", Caller, Changes;
     DeleteVm = "delete_vm", Caller, Changes;
     ActOnVm = "act_on_vm", Caller, Changes;
+    ExchangeMedium = "exchange_medium", Caller, Changes;
     GetVmXml = "get_vm_xml", Caller, Reads;
+    CloneVm = "clone_vm", Caller, Changes;
+    CloneVmFrom = "clone_vm_from", Caller, Changes;
+    ListTemplates = "list_templates", Caller, Reads;
+    CreateTemplate = "create_template", Caller, Changes;
+    GetTemplate = "get_template", Caller, Reads;
+    UpdateTemplate = "update_template", Caller, Changes;
+    DeleteTemplate = "delete_template", Caller, Changes;
+    MakeTemplate = "make_template", Caller, Changes;
+    CreateVmFromTemplate = "create_vm_from_template", Caller, Changes;
+    ListVmDefinitions = "list_vm_definitions", Caller, Reads;
+    GetVmDefinition = "get_vm_definition", Caller, Reads;
+    DiffVmDefinition = "diff_vm_definition", Caller, Reads;
+    RollbackVm = "rollback_vm", Caller, Changes;
     ReplaceVmXml = "replace_vm_xml", Caller, Changes;
     ListPools = "list_pools", Caller, Reads;
+    CreatePool = "create_pool", Caller, Changes;
     GetPool = "get_pool", Caller, Reads;
+    UpdatePool = "update_pool", Caller, Changes;
+    DeletePool = "delete_pool", Caller, Changes;
+    StartPool = "start_pool", Caller, Changes;
+    StopPool = "stop_pool", Caller, Changes;
+    RefreshPool = "refresh_pool", Caller, Changes;
+    GetPoolCapacity = "get_pool_capacity", Caller, Reads;
     ListPoolVolumes = "list_pool_volumes", Caller, Reads;
     ListVolumes = "list_volumes", Caller, Reads;
     GetVolume = "get_volume", Caller, Reads;
     CreateVolume = "create_volume", Caller, Changes;
     DeleteVolume = "delete_volume", Caller, Changes;
+    ResizeVolume = "resize_volume", Caller, Changes;
+    CloneVolume = "clone_volume", Caller, Changes;
+    WipeVolume = "wipe_volume", Caller, Changes;
+    DownloadVolume = "download_volume", Caller, Reads;
+    UploadVolume = "upload_volume", Caller, Changes;
+    ImportVolume = "import_volume", Caller, Changes;
+    ListUploads = "list_uploads", Caller, Reads;
+    CreateUpload = "create_upload", Caller, Changes;
+    GetUploadOptions = "get_upload_options", Anyone, Reads;
+    GetUploadOffset = "get_upload_offset", Caller, Reads;
+    AppendUpload = "append_upload", Caller, Changes;
+    TerminateUpload = "terminate_upload", Caller, Changes;
+    ListIsoUploads = "list_iso_uploads", Caller, Reads;
+    CreateIsoUpload = "create_iso_upload", Caller, Changes;
+    GetIsoUploadOptions = "get_iso_upload_options", Anyone, Reads;
+    GetIsoUploadOffset = "get_iso_upload_offset", Caller, Reads;
+    AppendIsoUpload = "append_iso_upload", Caller, Changes;
+    TerminateIsoUpload = "terminate_iso_upload", Caller, Changes;
     ListNetworks = "list_networks", Caller, Reads;
+    CreateNetwork = "create_network", Caller, Changes;
     GetNetwork = "get_network", Caller, Reads;
+    UpdateNetwork = "update_network", Caller, Changes;
+    DeleteNetwork = "delete_network", Caller, Changes;
+    StartNetwork = "start_network", Caller, Changes;
+    StopNetwork = "stop_network", Caller, Changes;
+    ListNetworkLeases = "list_network_leases", Caller, Reads;
+    ListNetworkPorts = "list_network_ports", Caller, Reads;
+    ListIsos = "list_isos", Caller, Reads;
+    RegisterIso = "register_iso", Caller, Changes;
+    GetIso = "get_iso", Caller, Reads;
+    DeleteIso = "delete_iso", Caller, Changes;
+    DownloadIso = "download_iso", Caller, Reads;
+    ComputeIsoChecksum = "compute_iso_checksum", Caller, Changes;
+    ListOsVariants = "list_os_variants", Caller, Reads;
     GetCapabilities = "get_capabilities", Caller, Reads;
     GetHost = "get_host", Caller, Reads;
     ListTasks = "list_tasks", Caller, Reads;
@@ -104,6 +157,7 @@ actions! {
     CancelTask = "cancel_task", Caller, Changes;
     ListEvents = "list_events", Caller, Reads;
     GetMetrics = "get_metrics", Caller, Reads;
+    GetDatabaseBackup = "get_database_backup", Caller, Reads;
     GetHealth = "get_health", Anyone, Reads;
     GetReady = "get_ready", Anyone, Reads;
     GetVersion = "get_version", Anyone, Reads;
@@ -137,6 +191,16 @@ pub fn require(principal: &Principal, action: Action, resource: Resource<'_>) ->
             Err(Error::new(Kind::Forbidden, format!("{principal} may not {}", action.as_str()))
                 .with_detail("action", action.as_str()))
         }
+    }
+}
+
+/// Whether a caller may have Vapor reach files and devices of the host that no pool holds: root on
+/// the Unix socket, and the user that the daemon runs as, who can do so anyway.
+pub fn administers_host(principal: &Principal) -> bool {
+    match principal {
+        Principal::Local { uid, .. } => *uid == 0 || *uid == nix::unistd::geteuid().as_raw(),
+        Principal::System => true,
+        Principal::Loopback => false,
     }
 }
 

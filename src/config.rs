@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Synchronous;
 
 pub(crate) mod check;
+pub mod document;
 mod file;
 
 /// Everything that can be set.
@@ -22,6 +23,7 @@ pub struct Config {
     pub server: Server,
     pub database: Database,
     pub libvirt: Libvirt,
+    pub security: Security,
     pub limits: Limits,
     pub log: Log,
 }
@@ -95,6 +97,22 @@ impl DomainType {
     }
 }
 
+/// `[security]`: what of the host guests may reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// Directories that virtiofs may share, each with what is below it.
+    pub virtiofs_roots: Vec<PathBuf>,
+}
+
+/// What becomes of a VM that is to have more memory than the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryOvercommit {
+    /// It is made, and the plan says so.
+    #[default]
+    Warn,
+    Refuse,
+}
+
 /// `[limits]`: what one client may cost, and how long records stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -114,6 +132,15 @@ pub struct Limits {
     pub tasks_keep_days: u64,
     /// Events that are kept.
     pub events_keep: u64,
+    /// Uploads and downloads under way at once.
+    pub transfers: u64,
+    /// Seconds after which an upload that nothing more arrives for is given up.
+    pub upload_expire_seconds: u64,
+    /// Seconds that a client may send nothing in the middle of an upload.
+    pub upload_stall_seconds: u64,
+    pub memory_overcommit: MemoryOvercommit,
+    /// Versions of its definition that are kept of each VM; 0 for no history.
+    pub definition_versions: u64,
 }
 
 impl Default for Limits {
@@ -127,6 +154,11 @@ impl Default for Limits {
             drain_seconds: 30,
             tasks_keep_days: 30,
             events_keep: 100_000,
+            transfers: 8,
+            upload_expire_seconds: 86_400,
+            upload_stall_seconds: 30,
+            memory_overcommit: MemoryOvercommit::Warn,
+            definition_versions: 50,
         }
     }
 }
@@ -155,15 +187,24 @@ impl Config {
     ///
     /// `Config`, with everything that is wrong, each with file and line, if it cannot be used.
     pub fn load(path: Option<&Path>) -> Result<Config> {
-        let places = Places::of_this_user();
+        Config::load_from(path, &Places::of_this_user())
+    }
+
+    /// The same with the system's places, whoever runs the process: the host's daemon need not be
+    /// root.
+    pub fn load_for_system(path: Option<&Path>) -> Result<Config> {
+        Config::load_from(path, &Places::of_the_system())
+    }
+
+    fn load_from(path: Option<&Path>, places: &Places) -> Result<Config> {
         let (file, required) = match path {
             Some(path) => (path.to_owned(), true),
             None => (places.config.clone(), false),
         };
         match std::fs::read(&file) {
-            Ok(bytes) => Config::parse(Some(&file), &bytes, &places),
+            Ok(bytes) => Config::parse(Some(&file), &bytes, places),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !required => {
-                Config::parse(None, b"", &places)
+                Config::parse(None, b"", places)
             }
             Err(cause) => Err(Error::new(
                 Kind::Config,
@@ -171,6 +212,25 @@ impl Config {
             )
             .with_source(cause)),
         }
+    }
+
+    /// What of `fresh` a running daemon cannot take over, in the file's words.
+    pub fn fixed_differences(&self, fresh: &Config) -> Vec<&'static str> {
+        [
+            ("[server]", self.server != fresh.server),
+            ("[database]", self.database != fresh.database),
+            ("[libvirt]", self.libvirt != fresh.libvirt),
+            ("[security]", self.security != fresh.security),
+            (
+                "uploads in [limits]",
+                self.limits.upload_expire_seconds != fresh.limits.upload_expire_seconds
+                    || self.limits.upload_stall_seconds != fresh.limits.upload_stall_seconds,
+            ),
+            ("format in [log]", self.log.format != fresh.log.format),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
     }
 
     fn parse(file: Option<&Path>, bytes: &[u8], places: &Places) -> Result<Config> {
@@ -209,6 +269,15 @@ impl Places {
         Places::of(uid.is_root(), uid.as_raw(), |name| std::env::var_os(name), home)
     }
 
+    fn of_the_system() -> Places {
+        Places {
+            config: PathBuf::from("/etc/vapor/vapor.conf"),
+            socket: PathBuf::from("/run/vapor/vapor.sock"),
+            database: PathBuf::from("/var/lib/vapor/vapor.db"),
+            uri: "qemu:///system",
+        }
+    }
+
     fn of(
         root: bool,
         uid: u32,
@@ -216,12 +285,7 @@ impl Places {
         home: impl Fn() -> Option<PathBuf>,
     ) -> Places {
         if root {
-            return Places {
-                config: PathBuf::from("/etc/vapor/vapor.conf"),
-                socket: PathBuf::from("/run/vapor/vapor.sock"),
-                database: PathBuf::from("/var/lib/vapor/vapor.db"),
-                uri: "qemu:///system",
-            };
+            return Places::of_the_system();
         }
         // The XDG specification has relative paths ignored.
         let folder =

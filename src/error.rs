@@ -82,6 +82,18 @@ kinds! {
     NetworkNotFound = "NETWORK_NOT_FOUND",
         "No network has this name.",
         "list the networks with GET /api/v1/virtualization/networks";
+    IsoNotFound = "ISO_NOT_FOUND",
+        "No ISO image is registered with this id or name.",
+        "list the images with GET /api/v1/virtualization/isos";
+    TemplateNotFound = "TEMPLATE_NOT_FOUND",
+        "No template has this id or name.",
+        "list the templates with GET /api/v1/virtualization/virtualmachines/templates";
+    DefinitionNotFound = "DEFINITION_NOT_FOUND",
+        "The history of the virtual machine's definition has no such version, or not any more.",
+        "list the versions with GET /api/v1/virtualization/virtualmachines/{id}/definitions";
+    UploadNotFound = "UPLOAD_NOT_FOUND",
+        "No upload has this id; it may have ended, been terminated or expired.",
+        "begin a new upload, or look at the volume: it is there if the upload was finished";
     TaskNotFound = "TASK_NOT_FOUND",
         "No task has this id, or its record has expired.",
         "list the tasks with GET /api/v1/tasks";
@@ -133,15 +145,102 @@ kinds! {
     VolumeAlreadyExists = "VOLUME_ALREADY_EXISTS",
         "The pool has a volume of this name.",
         "choose another name, or delete the existing volume first";
+    MacInUse = "MAC_IN_USE",
+        "Another virtual machine has a NIC with this MAC address.",
+        "leave the MAC out to get a new one; details.vm names the one that has it";
     VolumeInUse = "VOLUME_IN_USE",
-        "The volume is a disk of a virtual machine.",
-        "details.vms names who uses it; detach it there first";
+        "A virtual machine uses the volume, or another volume is based on it.",
+        "details.vms and details.volumes name who uses it; detach it there first";
+    VolumeBusy = "VOLUME_BUSY",
+        "Another operation works on this volume.",
+        "wait for the task in details.task, or cancel it";
+    PoolBusy = "POOL_BUSY",
+        "Another operation works on this storage pool, or on volumes in it.",
+        "wait for the task in details.task, or cancel it";
+    NetworkBusy = "NETWORK_BUSY",
+        "Another operation works on this network.",
+        "wait for the task in details.task, or cancel it";
+    IsoBusy = "ISO_BUSY",
+        "Another operation works on this ISO image.",
+        "wait for the task in details.task, or cancel it";
+    IsoAlreadyExists = "ISO_ALREADY_EXISTS",
+        "An ISO image with this name, or of this volume, is registered.",
+        "choose another name, or delete the registered image first";
+    IsoInUse = "ISO_IN_USE",
+        "The ISO image is inserted in a virtual machine.",
+        "details.vms names the machines; eject it there first";
+    TemplateBusy = "TEMPLATE_BUSY",
+        "Another operation works on this template.",
+        "wait for the task in details.task, or cancel it";
+    TemplateAlreadyExists = "TEMPLATE_ALREADY_EXISTS",
+        "A template with this name exists.",
+        "choose another name, or delete the existing template first";
+    TemplateInUse = "TEMPLATE_IN_USE",
+        "Disks of virtual machines read from the template's images.",
+        "details.vms and details.volumes name them; delete those first";
+    DriveEmpty = "DRIVE_EMPTY",
+        "There is no medium in the drive.",
+        "nothing needs to be done";
+    MediumAlreadyInserted = "MEDIUM_ALREADY_INSERTED",
+        "This medium is in the drive already.",
+        "nothing needs to be done";
+    MediumLocked = "MEDIUM_LOCKED",
+        "The guest keeps the tray of the drive shut.",
+        "unmount the medium in the guest, or say force=true";
+    PoolAlreadyExists = "POOL_ALREADY_EXISTS",
+        "A storage pool with this name exists.",
+        "choose another name, or delete the existing one first";
+    PoolConflict = "POOL_CONFLICT",
+        "Another storage pool has this source, or a target that overlaps with this one.",
+        "details.pool names it; use it, or choose another place";
+    PoolActive = "POOL_ACTIVE",
+        "The storage pool is active, and this needs an inactive one.",
+        "stop the pool first";
+    PoolInUse = "POOL_IN_USE",
+        "Running virtual machines use volumes of the storage pool.",
+        "details.vms names them; stop them first, or say force=true, which harms none of them";
+    PoolNotEmpty = "POOL_NOT_EMPTY",
+        "The storage pool has volumes, which would be lost sight of.",
+        "say delete_volumes=true to delete them, or stop the pool first to forget it and keep them";
+    NetworkAlreadyExists = "NETWORK_ALREADY_EXISTS",
+        "A network with this name exists.",
+        "choose another name, or delete the existing network first";
+    NetworkAlreadyActive = "NETWORK_ALREADY_ACTIVE",
+        "The network is active already.",
+        "nothing needs to be done";
+    NetworkInUse = "NETWORK_IN_USE",
+        "Running virtual machines are plugged into the network.",
+        "details.vms names them; stop them first, or say force=true";
+    NetworkConflict = "NETWORK_CONFLICT",
+        "The network's addresses, or its bridge, belong to another network or to the host.",
+        "details name who has them; choose others";
     PoolInactive = "POOL_INACTIVE",
         "The storage pool is not active.",
         "start the pool first";
     NetworkInactive = "NETWORK_INACTIVE",
         "The network is not active.",
         "start the network first";
+    UploadBusy = "UPLOAD_BUSY",
+        "Another request sends to this upload right now.",
+        "end the other request, or wait until it has stalled, then ask for the offset";
+    UploadOffsetMismatch = "UPLOAD_OFFSET_MISMATCH",
+        "The offset is not where the upload stands.",
+        "ask for the offset with HEAD and go on there";
+    TusVersionUnsupported = "TUS_VERSION_UNSUPPORTED",
+        "The request speaks another version of the tus protocol, or does not say which.",
+        "send Tus-Resumable: 1.0.0";
+    ChecksumMismatch = "CHECKSUM_MISMATCH",
+        "A part of an upload does not have the checksum that came with it.",
+        "send the part again from the same offset";
+    DigestMismatch = "DIGEST_MISMATCH",
+        "The whole upload does not have the SHA-256 that was announced; nothing of it was kept.",
+        "check the file at its source and upload it again";
+    ImageRefused = "IMAGE_REFUSED",
+        "The image refers to other files, is damaged, or is not what it is declared to be.",
+        "flatten it with qemu-img convert, or declare its true format";
+    RangeNotSatisfiable = "RANGE_NOT_SATISFIABLE",
+        "The range begins behind the end of the volume.",
+        "details.size_bytes is how many bytes there are";
     TaskNotCancellable = "TASK_NOT_CANCELLABLE",
         "The task cannot be cancelled, or not any more.",
         "wait for it to finish";
@@ -172,6 +271,9 @@ kinds! {
     InvalidDefinition = "INVALID_DEFINITION",
         "The domain XML is not well-formed, or libvirt does not accept it.",
         "check it with virt-xml-validate";
+    NotAnIso = "NOT_AN_ISO",
+        "The volume holds no ISO 9660 or UDF file system.",
+        "register an image of an optical disc; other images are volumes like any other";
     InsufficientSpace = "INSUFFICIENT_SPACE",
         "The storage pool has not enough room.",
         "free room in the pool, or use another one";

@@ -23,6 +23,14 @@ pub fn stopping(status: &str) {
     notify(&[("STOPPING", "1"), ("STATUS", &one_line(status))]);
 }
 
+/// Says that the configuration is being read anew; [`ready`] ends it. With the time that
+/// `Type=notify-reload` wants to hear.
+pub fn reloading() {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let micros = now.map_or(0, |now| now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000);
+    notify(&[("RELOADING", "1"), ("MONOTONIC_USEC", &micros.to_string())]);
+}
+
 /// Changes the line of `systemctl status`.
 pub fn status(status: &str) {
     notify(&[("STATUS", &one_line(status))]);
@@ -57,12 +65,12 @@ pub fn watchdog_interval() -> Option<Duration> {
 }
 
 /// Feeds the watchdog as long as `well` says so in time; ends at once where there is none. When it
-/// says no, or nothing, systemd ends and restarts the daemon: let it answer for the process alone,
-/// not for libvirt or the disk.
+/// fails, or says nothing, systemd ends and restarts the daemon: let it answer for the process
+/// alone, not for libvirt or the disk.
 pub async fn watchdog<F, W>(well: F)
 where
     F: Fn() -> W,
-    W: Future<Output = bool>,
+    W: Future<Output = Result<()>>,
 {
     let Some(interval) = watchdog_interval() else { return };
     let mut ticks = tokio::time::interval(interval);
@@ -70,9 +78,11 @@ where
     loop {
         ticks.tick().await;
         match tokio::time::timeout(interval, well()).await {
-            Ok(true) => notify(&[("WATCHDOG", "1")]),
-            Ok(false) => tracing::error!("the daemon is not well, the watchdog is not fed"),
-            Err(_) => tracing::error!("the daemon does not answer, the watchdog is not fed"),
+            Ok(Ok(())) => notify(&[("WATCHDOG", "1")]),
+            Ok(Err(error)) => {
+                tracing::error!(error = ?error, "not well, the watchdog is not fed: {}", error.message());
+            }
+            Err(_) => tracing::error!("a part of the daemon hangs, the watchdog is not fed"),
         }
     }
 }
@@ -161,7 +171,12 @@ mod tests {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let beats = std::sync::atomic::AtomicU32::new(0);
-            let well = || async { beats.fetch_add(1, Ordering::SeqCst) < 3 };
+            let well = || async {
+                match beats.fetch_add(1, Ordering::SeqCst) {
+                    0..3 => Ok(()),
+                    _ => Err(Error::internal("on purpose")),
+                }
+            };
             let some_time = Duration::from_millis(500);
             let fed = async { tokio::time::timeout(some_time, watchdog(well)).await };
             assert!(runtime.block_on(fed).is_err(), "the watchdog is fed for ever");

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
 use tracing::Subscriber;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -54,7 +55,11 @@ pub fn init(log: &Log) -> Result<Telemetry> {
                 .with_hint("use \"auto\", which takes the journal where it is there")
                 .with_source(cause)
             })?;
-            Box::new(journal.with_field_prefix(Some("VAPOR".to_owned())))
+            Box::new(
+                journal
+                    .with_field_prefix(Some("VAPOR".to_owned()))
+                    .with_priority_mappings(priorities()),
+            )
         }
         Output::Json => json(std::io::stderr),
         Output::Text => Box::new(
@@ -84,6 +89,16 @@ impl Telemetry {
     /// Where the log goes.
     pub fn output(&self) -> Output {
         self.output
+    }
+}
+
+/// syslog's words, which `journalctl -p` filters by. A notice is no part of them: what is logged at
+/// `info` is the daemon's ordinary work.
+fn priorities() -> PriorityMappings {
+    PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        ..PriorityMappings::new()
     }
 }
 

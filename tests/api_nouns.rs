@@ -154,9 +154,19 @@ async fn the_host_and_its_capabilities_are_shown() {
     let world = World::new().await;
     let host = world.get("/api/v1/host").await.expect(200);
     assert_eq!((&host["libvirt"]["connected"], &host["vms"]), (&json!(true), &json!(3)));
-    let reply = world.get("/api/v1/virtualization/capabilities").await;
-    assert_eq!(reply.expect(200)["guests"][0]["domain_types"], json!(["test"]));
+    assert!(host["vitals"]["uptime_seconds"].as_u64() > Some(0), "{host:#}");
+    assert!(host["vitals"]["memory_total_bytes"].as_u64() > Some(1 << 20), "{host:#}");
+    assert_eq!(host["vitals"]["load"].as_array().map(Vec::len), Some(3));
+    assert!(host["hardware"]["numa"].is_array(), "{host:#}");
+    let path = "/api/v1/virtualization/capabilities";
+    let reply = world.get(path).await;
+    let all = reply.expect(200);
+    assert_eq!(all["guests"][0]["domain_types"], json!(["test"]));
+    assert_eq!(all["hardware"], host["hardware"]);
     assert!(!reply.header("etag").is_empty());
+    world.get(&format!("{path}?machine=")).await.refused(400, "INVALID_REQUEST");
+    let one = world.get(&format!("{path}?machine=q35")).await.expect(200);
+    assert_eq!((&one["preferred"]["machine"], &one["guests"]), (&json!("q35"), &all["guests"]));
     world.stop().await;
 }
 
@@ -278,5 +288,94 @@ async fn metrics_are_well_formed_whatever_a_vm_is_called() {
     }
     assert!(page.contains(r#"name="d\"b\\1{}",state="paused"} 1"#), "{page}");
     assert!(page.contains("vapor_vms{state=\"running\"} 1\n"));
+    world.stop().await;
+}
+
+/// The dashboard that packages install, and the alerts that operators are told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_that_the_dashboard_and_the_manual_name_is_served() {
+    let world = World::new().await;
+    // Requests are counted from the first one on.
+    world.get("/api/v1/health").await.expect(200);
+    let reply = world.get("/metrics").await;
+    let page = String::from_utf8(reply.body.to_vec()).expect("UTF-8");
+    let served: Vec<&str> = page
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (file, at_least) in [("packaging/grafana/vapor.json", 15), ("docs/operations.md", 5)] {
+        let text = std::fs::read_to_string(root.join(file)).expect("it is there");
+        let word = |c: char| c.is_ascii_lowercase() || c == '_';
+        let mut named: Vec<&str> =
+            text.split(|c| !word(c)).filter(|word| word.starts_with("vapor_")).collect();
+        named.sort_unstable();
+        named.dedup();
+        assert!(named.len() >= at_least, "{file} names only {named:?}");
+        for name in named {
+            assert!(served.contains(&name), "{name} of {file} is not served");
+        }
+    }
+    let text = std::fs::read_to_string(root.join("packaging/grafana/vapor.json")).expect("it is");
+    let dashboard: Value = serde_json::from_str(&text).expect("it is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let mut ids: Vec<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
+    world.stop().await;
+}
+
+/// What the host's own database says, or that there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn operating_systems_are_listed_and_filtered() {
+    let world = World::new().await;
+    let path = "/api/v1/virtualization/os-variants";
+    let reply = world.get(path).await;
+    let all = reply.expect(200);
+    let tag = reply.header("etag");
+    let again = world.send(Method::GET, path, &[("if-none-match", tag.as_str())], None).await;
+    assert_eq!(again.status, 304);
+    world.get(&format!("{path}?family=")).await.refused(400, "INVALID_REQUEST");
+    world.get(&format!("{path}?sort=vendor")).await.refused(400, "INVALID_REQUEST");
+    world.get(&format!("{path}?release_status=old")).await.refused(400, "INVALID_REQUEST");
+    world.get(&format!("{path}?cursor=x")).await.refused(400, "INVALID_CURSOR");
+    if !std::path::Path::new("/usr/share/osinfo/os").is_dir() {
+        assert_eq!((&all["os_variants"], &all["count"]), (&json!([]), &json!(0)));
+        assert!(text(&all["hint"]).contains("osinfo-db"), "{all}");
+        assert!(std::env::var_os("VAPOR_TEST_NO_SKIP").is_none(), "needs osinfo-db");
+        println!("skipped: needs osinfo-db");
+        return world.stop().await;
+    }
+    assert_eq!(all["hint"], Value::Null);
+    assert!(all["total"].as_u64() > Some(300), "{}", all["total"]);
+    let one = world.get(&format!("{path}?name=debian11")).await.expect(200);
+    let debian = &one["os_variants"][0];
+    assert_eq!(debian["id"], "http://debian.org/debian/11", "{one:#}");
+    assert_eq!((&debian["family"], &debian["distro"]), (&json!("linux"), &json!("debian")));
+    assert_eq!(debian["resources"][0]["minimum"]["memory"], 1024, "{debian:#}");
+    let devices = debian["devices"].as_array().expect("devices");
+    assert!(devices.iter().any(|device| device == "virtio1.0-net"), "{devices:?}");
+    let windows = world.get(&format!("{path}?name=win11&fields=short_id,firmware")).await;
+    let windows = windows.expect(200)["os_variants"][0].clone();
+    assert_eq!(windows.as_object().map(|members| members.len()), Some(2));
+    let efi = json!({"architecture": "x86_64", "type": "efi", "supported": true});
+    assert!(windows["firmware"].as_array().is_some_and(|all| all.contains(&efi)), "{windows}");
+    for (filter, field, value) in [
+        ("family=winnt", "family", "winnt"),
+        ("distro=fedora", "distro", "fedora"),
+        ("release_status=rolling", "release_status", "rolling"),
+    ] {
+        let found = world.get(&format!("{path}?{filter}")).await.expect(200);
+        let found = found["os_variants"].as_array().expect("a list").clone();
+        assert!(!found.is_empty(), "{filter}");
+        assert!(found.iter().all(|os| os[field] == value), "{filter}");
+    }
+    let page = world.get(&format!("{path}?architecture=s390x&limit=1")).await.expect(200);
+    assert_eq!(page["count"], 1);
+    let next = text(&page["next"]);
+    let second = world.get(&format!("{path}?architecture=s390x&limit=1&cursor={next}")).await;
+    assert_ne!(second.expect(200)["os_variants"][0]["id"], page["os_variants"][0]["id"]);
     world.stop().await;
 }

@@ -182,6 +182,34 @@ fn a_vm_goes_with_its_disks_when_that_is_said() {
 }
 
 #[test]
+fn a_volume_lives_its_life_by_the_command_line() {
+    let world = World::new();
+    assert_eq!(world.ok("volume create default/base.qcow2 2G"), "default/base.qcow2 created\n");
+    assert_eq!(world.json("volume show default/base.qcow2")["capacity_bytes"], 2_u64 << 30);
+    world.ok("volume create default/top.qcow2 3072M --backing default/base.qcow2");
+    assert_eq!(
+        world.ok("volume clone default/base.qcow2 copy.qcow2"),
+        "default/copy.qcow2 cloned from default/base.qcow2\n"
+    );
+    assert_eq!(
+        world.ok("volume list default -o name"),
+        "default/base.qcow2\ndefault/copy.qcow2\ndefault/top.qcow2\n"
+    );
+    let shown = world.ok("volume show default/base.qcow2");
+    assert!(shown.contains("2 GiB") && shown.contains("default/top.qcow2"), "{shown}");
+    let err = world.fails(4, "volume delete default/base.qcow2 --yes");
+    assert!(err.contains("default/top.qcow2"), "{err}");
+    let err = world.fails(3, "volume show default/bse.qcow2");
+    assert!(err.contains("did you mean \"base.qcow2\"?"), "{err}");
+    assert!(world.fails(2, "volume delete default/top.qcow2").contains("--yes"));
+    assert!(world.fails(2, "volume wipe default/top.qcow2").contains("--yes"));
+    let plan = world.ok("volume resize default/copy.qcow2 4G --dry-run");
+    assert!(plan.contains("grows the volume default/copy.qcow2"), "{plan}");
+    world.ok("volume delete default/top.qcow2 default/base.qcow2 default/copy.qcow2 --yes");
+    assert_eq!(world.ok("volume list -o name"), "");
+}
+
+#[test]
 fn each_refusal_has_its_exit_code_and_says_what_to_do() {
     let world = World::new();
     let err = world.fails(3, "vm start wbe1");
@@ -365,4 +393,117 @@ fn several_vms_at_once_and_a_task_each() {
     world.ok(&format!("task log {}", id.trim()));
     assert!(world.fails(4, &format!("task cancel {}", id.trim())).contains("finished"));
     assert!(world.ok("task list --vm db1").contains("vm.resume"));
+}
+
+#[test]
+fn the_database_is_copied_into_a_new_file_and_no_other() {
+    let world = World::new();
+    let copy = world.path("copy.db");
+    let ran = world.vapor(&["db", "backup", &copy]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let bytes = std::fs::read(&copy).unwrap();
+    assert!(bytes.starts_with(b"SQLite format 3\0"));
+    let told = world.fails(4, &format!("db backup {copy}"));
+    assert!(told.contains("File exists"), "{told}");
+    assert_eq!(std::fs::read(&copy).unwrap(), bytes);
+}
+
+#[test]
+fn a_pool_lives_its_life_by_the_command_line() {
+    let world = World::new();
+    let plan = world.ok("pool create images --path /srv/images --dry-run");
+    assert!(plan.contains("makes the folder /srv/images"), "{plan}");
+    assert_eq!(world.ok("pool list -o name"), "default\n");
+    let made = world.ok("pool create images --type dir --path /srv/images --mode 0750");
+    assert_eq!(made, "images created and started\n");
+    assert_eq!(world.ok("pool list -o name"), "default\nimages\n");
+    let pool = world.json("pool show images");
+    assert_eq!((&pool["state"], &pool["autostart"]), (&json!("running"), &json!(true)));
+    assert_eq!(pool["target"]["permissions"]["mode"], "0750");
+    let shown = world.ok("pool show images");
+    for line in ["type:", "dir", "running", "/srv/images", "autostart:", "0750"] {
+        assert!(shown.contains(line), "{line} is not in {shown}");
+    }
+    assert!(world.ok("pool show images -o yaml").contains("name: images\n"));
+    assert!(world.ok("pool capacity images").contains("promised to them:"));
+    assert_eq!(world.json("pool capacity images")["volumes_capacity_bytes"], 0);
+    assert!(world.ok("pool list -o wide").contains("/srv/images"));
+
+    assert_eq!(world.ok("pool update images --autostart no"), "images updated\n");
+    assert_eq!(world.json("pool show images")["autostart"], false);
+    assert!(world.fails(4, "pool update images --path /srv/other").contains("active"));
+    assert_eq!(world.ok("pool stop images"), "images stopped\n");
+    assert_eq!(world.ok("pool update images --path /srv/other"), "images updated\n");
+    assert_eq!(world.json("pool show images")["target_path"], "/srv/other");
+    assert_eq!(world.ok("pool start images"), "images started\n");
+    assert_eq!(world.ok("pool refresh images default"), "images refreshed\ndefault refreshed\n");
+    assert!(world.fails(4, "pool start images").contains("active"));
+    assert!(world.fails(2, "pool update images").contains("nothing to change"));
+    assert!(world.fails(3, "pool show imags").contains("did you mean \"images\"?"));
+
+    assert!(world.fails(2, "pool delete images").contains("--yes"));
+    assert_eq!(world.ok("pool delete images --yes"), "images deleted\n");
+    assert_eq!(world.ok("pool list -o name"), "default\n");
+    assert!(world.ok("task list").contains("pool.delete"));
+}
+
+#[test]
+fn a_pool_is_made_of_a_file_and_of_options() {
+    let world = World::new();
+    let file = world.path("pool.json");
+    let body = json!({"name": "nas", "type": "netfs", "start": false,
+        "source": {"hosts": [{"name": "nas1"}], "dir": "/srv/vms"}, "target": {"path": "/srv/nas"}});
+    fs::write(&file, body.to_string()).unwrap();
+    assert_eq!(world.ok(&format!("pool create -f {file}")), "nas created\n");
+    let pool = world.json("pool show nas");
+    assert_eq!((&pool["type"], &pool["state"]), (&json!("netfs"), &json!("inactive")));
+    assert_eq!(pool["source"]["hosts"], json!([{"name": "nas1", "port": null}]));
+    let same = "pool create rbd1 --type rbd --host mon1:6789 --host mon2 --source-name vms \
+                --auth ceph:admin:one --start no";
+    assert_eq!(world.ok(same), "rbd1 created\n");
+    let pool = world.json("pool show rbd1");
+    assert_eq!(pool["source"]["hosts"][0], json!({"name": "mon1", "port": 6789}));
+    assert_eq!(pool["source"]["auth"]["secret"]["usage"], "one");
+    assert!(world.ok("pool show rbd1").contains("mon1 port 6789"));
+    assert!(world.fails(2, "pool create x --type nonsense").contains("nonsense"));
+    assert!(world.fails(1, "pool create x --path relative").contains("target.path"));
+    assert!(world.fails(2, "pool create").contains("NAME"));
+}
+
+#[test]
+fn networks_are_made_shown_changed_and_deleted() {
+    let world = World::new();
+    let line = "network create lab --subnet 10.201.60.0/24 --dhcp --host 10.201.60.10,52:54:00:00:00:01,db1 \
+                --dns-host 10.201.60.10=db1.lab.example --domain lab.example --mtu 1400";
+    assert!(world.ok(&format!("{line} --dry-run")).contains("10.201.60.254"));
+    assert_eq!(world.ok(line), "lab created and started\n");
+    assert_eq!(world.ok("network list -o name"), "default\nlab\n");
+    let shown = world.ok("network show lab");
+    for words in ["10.201.60.1/24", "10.201.60.2 - 10.201.60.254", "db1", "1400", "lab.example"] {
+        assert!(shown.contains(words), "{words} in {shown}");
+    }
+    assert_eq!(world.json("network show lab")["ips"][0]["address"], "10.201.60.1/24");
+    assert!(world.ok("network show lab -o yaml").contains("mtu: 1400"));
+    assert_eq!(world.ok("network stop lab"), "lab stopped\n");
+    assert!(world.fails(4, "network stop lab").contains("not active"));
+    let change = "network update lab --add-host 10.201.60.11,52:54:00:00:00:02 --remove-host 10.201.60.10 --autostart no";
+    assert_eq!(world.ok(change), "lab updated\n");
+    let network = world.json("network show lab");
+    assert_eq!(network["ips"][0]["dhcp"]["hosts"][0]["mac"], "52:54:00:00:00:02");
+    assert_eq!(network["ips"][0]["dhcp"]["hosts"].as_array().map(Vec::len), Some(1));
+    assert_eq!(network["autostart"], false);
+    assert_eq!(world.ok("network start lab"), "lab started\n");
+    assert_eq!(world.json("network ports lab")["ports"], json!([]));
+    assert!(world.ok("network ports lab").starts_with("VM"));
+    let clash = world.fails(4, "network create other --subnet 10.201.60.128/25");
+    assert!(clash.contains("lab"), "{clash}");
+    let file = world.path("network.json");
+    fs::write(&file, json!({"name": "filed", "forward": {"mode": "isolated"}}).to_string())
+        .unwrap();
+    assert_eq!(world.ok(&format!("network create -f {file} --no-start")), "filed created\n");
+    assert!(world.fails(3, "network show filled").contains("filed"));
+    for name in ["lab", "filed"] {
+        assert_eq!(world.ok(&format!("network delete {name} --yes")), format!("{name} deleted\n"));
+    }
+    assert_eq!(world.ok("network list -o name"), "default\n");
 }

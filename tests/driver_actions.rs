@@ -343,6 +343,13 @@ async fn of_many_conflicting_actions_each_succeeds_or_names_the_obstacle() {
         }
     }
     assert!(won > 0);
+    // Whatever came of them, the VM obeys whoever comes alone.
+    let action = match world.state("web1").await.as_str() {
+        "running" => "force-stop",
+        "paused" => "resume",
+        _ => "start",
+    };
+    world.act("web1", &json!({"action": action})).await.expect(200);
     let health = world.get("/health").await.expect(200);
     assert_eq!((&health["held"], &health["running_tasks"]), (&Value::from(0), &Value::from(0)));
 }

@@ -11,7 +11,7 @@ use vapor::error::Kind;
 use vapor::libvirt::domain::{self, ShutdownMode, UndefineFlags};
 use vapor::libvirt::{
     DomainEvent, Hypervisor, HypervisorConfig, Lane, LibvirtEvent, ResourceEvent, agent, host,
-    network, storage,
+    network, pool,
 };
 use vapor::model::VmState;
 
@@ -355,9 +355,9 @@ async fn a_killed_libvirtd_is_found_again_and_leaves_no_thread_or_socket_behind(
         matches!(event, LibvirtEvent::Network { name, event: ResourceEvent::Defined, .. } if name == "again")
     })
     .await;
-    let pools = hypervisor.run(Lane::Slow, SOON, storage::pools).await.expect("pools");
+    let pools = hypervisor.run(Lane::Slow, SOON, pool::all).await.expect("pools");
     assert!(pools.iter().any(|pool| pool.name == "lab"));
-    let networks = hypervisor.run(Lane::Slow, SOON, network::networks).await.expect("networks");
+    let networks = hypervisor.run(Lane::Slow, SOON, network::all).await.expect("networks");
     assert!(networks.iter().any(|network| network.name == "lab" && network.active));
     hypervisor.stop().await;
 }

@@ -88,6 +88,16 @@ impl Lab {
         run(Command::new("bash").arg(&self.script).arg(command).arg(&self.folder).args(arguments))
     }
 
+    /// Runs a command where libvirtd runs, with its mounts; what it prints.
+    pub fn exec(&self, words: &[&str]) -> Result<String, Failure> {
+        self.ask("exec", words)
+    }
+
+    /// The folder of the pool `lab`.
+    pub fn pool(&self) -> PathBuf {
+        self.folder.join("pool")
+    }
+
     /// The process of a running domain.
     pub fn pid(&self, domain: &str) -> Result<String, Failure> {
         self.ask("pid", &[domain])
@@ -145,7 +155,9 @@ impl Vapord {
         )?;
         let log = std::fs::File::create(folder.join("vapord.log"))?;
         let begun = Instant::now();
-        let process = Command::new(env!("CARGO_BIN_EXE_vapord"))
+        let program = std::env::var_os("VAPOR_BENCH_DAEMON")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_vapord").into());
+        let process = Command::new(program)
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())

@@ -3,28 +3,80 @@
 //!
 //! Nothing here fails because of a time: the table says what was promised and what was seen. The
 //! exit status is 0 if everything could be measured.
+//!
+//! `cargo bench --bench budgets -- starts reads` measures these [`PARTS`] alone.
+//! `VAPOR_BENCH_DAEMON=FILE` measures that vapord, such as one built before a change, in the place of
+//! the one that was built with this.
 
 mod client;
+mod create;
 mod host;
 mod measure;
 mod report;
+mod transfer;
+mod volumes;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use client::Failure;
-use host::{Lab, Python};
+use host::{Lab, Python, Vapord};
 use report::Report;
 
 /// How many domains the budgets speak of.
 const DOMAINS: usize = 1_000;
 
+/// What can be measured, in this order.
+const PARTS: [&str; 10] = [
+    "starts",
+    "reads",
+    "changes",
+    "guests",
+    "creations",
+    "agent",
+    "hung",
+    "memory",
+    "transfers",
+    "volumes",
+];
+
+/// The parts that were asked for.
+struct Chosen(Vec<String>);
+
+impl Chosen {
+    /// All parts if none is named; an error names those there are.
+    fn read(arguments: impl Iterator<Item = String>) -> Result<Chosen, Failure> {
+        // cargo passes options of its own.
+        let named: Vec<String> = arguments.filter(|word| !word.starts_with('-')).collect();
+        match named.iter().find(|word| !PARTS.contains(&word.as_str())) {
+            Some(word) => Err(format!("no part {word:?}; there are {}", PARTS.join(", ")).into()),
+            None => Ok(Chosen(named)),
+        }
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|word| word == part)
+    }
+
+    /// Whether everything asked for stands in this list.
+    fn only(&self, parts: &[&str]) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|word| parts.contains(&word.as_str()))
+    }
+}
+
 fn main() -> ExitCode {
-    // What cargo passes (`--bench`, a filter) means nothing here.
+    let chosen = match Chosen::read(std::env::args().skip(1)) {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
     let begun = Instant::now();
     let mut report = Report::default();
-    let outcome = bench(&mut report);
+    let outcome =
+        if chosen.only(&["volumes"]) { volumes(&mut report) } else { bench(&mut report, &chosen) };
     if let Err(error) = &outcome {
         report.note(format!("the run ended early: {error}"));
     }
@@ -50,7 +102,12 @@ fn write(report: &Report, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bench(report: &mut Report) -> Result<(), Failure> {
+fn volumes(report: &mut Report) -> Result<(), Failure> {
+    step("lists of volumes");
+    volumes::lists(report, tempfile::tempdir()?.path())
+}
+
+fn bench(report: &mut Report, chosen: &Chosen) -> Result<(), Failure> {
     if let Some(needed) = missing() {
         println!("skipped: needs {needed}");
         return Err(format!("needs {needed}").into());
@@ -62,22 +119,47 @@ fn bench(report: &mut Report) -> Result<(), Failure> {
     step(&format!("defining {DOMAINS} domains"));
     python.define(DOMAINS)?;
     let folder = tempfile::tempdir()?;
+    let database = folder.path().join("vapor.db");
     step("starting vapord");
-    let vapord = measure::starts(report, folder.path(), &lab.uri)?;
+    let vapord = if chosen.has("starts") {
+        measure::starts(report, folder.path(), &lab.uri)?
+    } else {
+        Vapord::start(folder.path(), &lab.uri)?
+    };
     measure::disk(report, folder.path())?;
-    step("reads");
-    measure::reads(report, &vapord, &lab, &mut python)?;
-    step("events and changes");
-    measure::changes(report, &vapord, &lab, &folder.path().join("vapor.db"))?;
-    step("starting guests");
-    measure::guest_starts(report, &vapord, &lab, &mut python)?;
-    step("a guest and its agent");
-    measure::agent(report, &vapord, &lab, &folder.path().join("vapor.db"))?;
-    step("a hung guest");
-    measure::hung_guest(report, &vapord, &lab)?;
-    measure::memory(report, &vapord)?;
+    if chosen.has("reads") {
+        step("reads");
+        measure::reads(report, &vapord, &lab, &mut python)?;
+    }
+    if chosen.has("changes") {
+        step("events and changes");
+        measure::changes(report, &vapord, &lab, &database)?;
+    }
+    if chosen.has("guests") {
+        step("starting guests");
+        measure::guest_starts(report, &vapord, &lab, &mut python)?;
+    }
+    if chosen.has("creations") {
+        step("creating guests");
+        create::creations(report, &vapord, &lab, &mut python)?;
+    }
+    if chosen.has("agent") {
+        step("a guest and its agent");
+        measure::agent(report, &vapord, &lab, &database)?;
+    }
+    if chosen.has("hung") {
+        step("a hung guest");
+        measure::hung_guest(report, &vapord, &lab)?;
+    }
+    if chosen.has("memory") {
+        measure::memory(report, &vapord)?;
+    }
+    if chosen.has("transfers") {
+        step("uploads and downloads");
+        transfer::streams(report, &vapord, &lab)?;
+    }
     vapord.stop()?;
-    Ok(())
+    if chosen.has("volumes") { volumes(report) } else { Ok(()) }
 }
 
 fn step(what: &str) {

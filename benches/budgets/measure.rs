@@ -269,6 +269,8 @@ pub fn guest_starts(
             if round > 0 {
                 if through_vapor { ours.add_ms(took) } else { theirs.add_ms(took) }
             }
+            // Vapor may not have seen yet that another client has started it.
+            until(&mut client, name, "running")?;
             domain.destroy()?;
             until(&mut client, name, "shutoff")?;
         }
@@ -387,6 +389,8 @@ pub fn agent(
                 break Instant::now();
             }
         };
+        // On a busy machine a guest boots for longer than the daemon keeps an idle connection.
+        client = vapord.client()?;
         let until = Instant::now() + PATIENCE;
         while vm(&mut client, name)?["runtimeDetails"]["hostname"] != name {
             if Instant::now() > until {

@@ -79,6 +79,10 @@ pub fn offers(path: &str) -> &'static [&'static str] {
         Some("metrics") => {
             &["text/plain", "application/openmetrics-text", "application/problem+json"]
         }
+        Some("backup") => &[super::database::MEDIA_TYPE, "application/problem+json"],
+        Some("download") => {
+            &["application/octet-stream", "application/json", "application/problem+json"]
+        }
         Some("docs") => &["text/html", "application/problem+json"],
         _ => JSON,
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::{Error, Kind};
-use crate::model::{DeviceName, LabelKey, ResourceName, VmName};
+use crate::model::{DeviceName, LabelKey, NetworkName, ResourceName, VmName, VolumeName};
 
 /// No more problems than this are listed for one request.
 const MAX_PROBLEMS: usize = 20;
@@ -26,8 +26,8 @@ pub struct Problem {
     /// Such as `storage.disks[0].size`.
     pub field: String,
     pub problem: String,
-    /// Whether it is a name that cannot be one.
-    pub is_name: bool,
+    /// What a name may be, where the value is one and cannot be.
+    pub name_hint: Option<String>,
 }
 
 /// A schema with everything it refers to.
@@ -82,7 +82,8 @@ impl Contract {
 
 /// The error that a list of problems amounts to.
 pub fn refusal(problems: Vec<Problem>) -> Error {
-    let kind = if problems.iter().all(|problem| problem.is_name) {
+    let hint = problems.first().and_then(|first| first.name_hint.clone());
+    let kind = if problems.iter().all(|problem| problem.name_hint.is_some()) {
         Kind::InvalidName
     } else {
         Kind::InvalidRequest
@@ -94,9 +95,13 @@ pub fn refusal(problems: Vec<Problem>) -> Error {
         };
         format!("{}: {}{more}", first.field, first.problem)
     });
-    problems.into_iter().fold(Error::new(kind, first), |error, problem| {
+    let error = problems.into_iter().fold(Error::new(kind, first), |error, problem| {
         error.with_field(problem.field, problem.problem)
-    })
+    });
+    match hint.filter(|_| kind == Kind::InvalidName) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
 }
 
 fn to_value<T: serde::Serialize>(schema: &T) -> Value {
@@ -151,10 +156,14 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn report(&mut self, problem: impl Into<String>, is_name: bool) {
+    fn report(&mut self, problem: impl Into<String>) {
+        self.note(problem.into(), None);
+    }
+
+    fn note(&mut self, problem: String, name_hint: Option<String>) {
         if self.problems.len() < MAX_PROBLEMS {
             let field = if self.path.is_empty() { "body".to_owned() } else { self.path.clone() };
-            self.problems.push(Problem { field, problem: problem.into(), is_name });
+            self.problems.push(Problem { field, problem, name_hint });
         }
     }
 
@@ -180,8 +189,8 @@ impl Check<'_> {
         if let Some(Value::String(reference)) = schema.get("$ref") {
             let name = reference.rsplit('/').next().unwrap_or_default();
             // a name's own words are better than those of its pattern
-            if let Some(problem) = name_problem(name, value) {
-                return self.report(problem, true);
+            if let Some((problem, hint)) = name_problem(name, value) {
+                return self.note(problem, Some(hint));
             }
             if let Some(component) = self.contract.components.get(name) {
                 self.value(component, value);
@@ -199,7 +208,7 @@ impl Check<'_> {
             && !words.contains(value)
         {
             let words: Vec<String> = words.iter().map(plain).collect();
-            return self.report(format!("is none of {}", words.join(", ")), false);
+            return self.report(format!("is none of {}", words.join(", ")));
         }
         match value {
             Value::Number(_) => self.number(schema, value),
@@ -259,7 +268,7 @@ impl Check<'_> {
                 Value::Array(_) => "an array",
                 Value::Object(_) => "an object",
             };
-            self.report(format!("is {found}, and must be {wanted}"), false);
+            self.report(format!("is {found}, and must be {wanted}"));
         }
         fit
     }
@@ -268,10 +277,10 @@ impl Check<'_> {
         let limit = |word| schema.get(word).and_then(Value::as_f64);
         let Some(number) = value.as_f64() else { return };
         if let Some(least) = limit("minimum").filter(|least| number < *least) {
-            self.report(format!("must be at least {least}"), false);
+            self.report(format!("must be at least {least}"));
         }
         if let Some(most) = limit("maximum").filter(|most| number > *most) {
-            self.report(format!("must be at most {most}"), false);
+            self.report(format!("must be at most {most}"));
         }
     }
 
@@ -279,30 +288,30 @@ impl Check<'_> {
         let limit = |word| schema.get(word).and_then(Value::as_u64);
         let length = text.chars().count() as u64;
         if limit("minLength").is_some_and(|least| length < least) {
-            return self.report(if length == 0 { "is empty" } else { "is too short" }, false);
+            return self.report(if length == 0 { "is empty" } else { "is too short" });
         }
         if let Some(most) = limit("maxLength").filter(|most| length > *most) {
-            return self.report(format!("has more than {most} characters"), false);
+            return self.report(format!("has more than {most} characters"));
         }
         if let Some(Value::String(pattern)) = schema.get("pattern")
             && !fits_pattern(pattern, text)
         {
-            return self.report(format!("does not fit {pattern}"), false);
+            return self.report(format!("does not fit {pattern}"));
         }
         if schema.get("format").is_some_and(|format| format == "uuid")
             && (text.len() != 36 || uuid::Uuid::try_parse(text).is_err())
         {
-            self.report("is not a UUID", false);
+            self.report("is not a UUID");
         }
     }
 
     fn items(&mut self, schema: &Map<String, Value>, items: &[Value]) {
         let limit = |word| schema.get(word).and_then(Value::as_u64);
         if let Some(least) = limit("minItems").filter(|least| (items.len() as u64) < *least) {
-            self.report(format!("has fewer than {least} entries"), false);
+            self.report(format!("has fewer than {least} entries"));
         }
         if let Some(most) = limit("maxItems").filter(|most| items.len() as u64 > *most) {
-            return self.report(format!("has more than {most} entries"), false);
+            return self.report(format!("has more than {most} entries"));
         }
         if let Some(schema) = schema.get("items") {
             for (index, item) in items.iter().enumerate() {
@@ -315,14 +324,14 @@ impl Check<'_> {
         if let Some(Value::Array(required)) = schema.get("required") {
             for key in required.iter().filter_map(Value::as_str) {
                 if !members.contains_key(key) {
-                    self.member(key, |check| check.report("is missing", false));
+                    self.member(key, |check| check.report("is missing"));
                 }
             }
         }
         if let Some(most) = schema.get("maxProperties").and_then(Value::as_u64)
             && members.len() as u64 > most
         {
-            return self.report(format!("has more than {most} entries"), false);
+            return self.report(format!("has more than {most} entries"));
         }
         let known = schema.get("properties").and_then(Value::as_object);
         for (key, value) in members {
@@ -336,7 +345,7 @@ impl Check<'_> {
             match schema.get("additionalProperties") {
                 Some(Value::Bool(false)) => {
                     let hint = known.map(|known| nearest(key, known.keys())).unwrap_or_default();
-                    self.member(key, |check| check.report(format!("is unknown{hint}"), false));
+                    self.member(key, |check| check.report(format!("is unknown{hint}")));
                 }
                 Some(schema) => self.member(key, |check| check.value(schema, value)),
                 None => {}
@@ -355,17 +364,20 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> Strin
         .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
 }
 
-fn name_problem(component: &str, value: &Value) -> Option<String> {
+/// What is wrong with a name, and what names of its kind may be.
+fn name_problem(component: &str, value: &Value) -> Option<(String, String)> {
     let text = value.as_str()?;
     let error = match component {
         "VmName" => text.parse::<VmName>().err(),
         "ResourceName" => text.parse::<ResourceName>().err(),
+        "NetworkName" => text.parse::<NetworkName>().err(),
+        "VolumeName" => VolumeName::try_from(text.to_owned()).err(),
         "DeviceName" => text.parse::<DeviceName>().err(),
         "LabelKey" => text.parse::<LabelKey>().err(),
         _ => None,
     }?;
     let problem = error.details().get("fields")?.get(0)?.get("problem")?.as_str()?;
-    Some(problem.to_owned())
+    Some((problem.to_owned(), error.hint().to_owned()))
 }
 
 fn fits_pattern(pattern: &str, text: &str) -> bool {

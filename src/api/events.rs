@@ -106,7 +106,7 @@ async fn list_events(
     if accept::best(accepted.as_deref(), &offers) == Some("text/event-stream") {
         return Ok(stream(&api, last.or(query.since), EventFilter::from(&wanted)));
     }
-    let wait = Duration::from_secs(query.wait).min(api.core().limits.max_wait);
+    let wait = Duration::from_secs(query.wait).min(api.core().limits().max_wait);
     page(&api.services().bus.wait(&wanted, wait).await?)
 }
 

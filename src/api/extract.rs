@@ -3,6 +3,7 @@
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http::header::IF_MATCH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
@@ -20,6 +21,7 @@ use super::{MAX_WAIT, body, json, params};
 use crate::authz::{self, Action, Resource};
 use crate::error::{Error, Kind, Result};
 use crate::model::Principal;
+use crate::service::transfer::Arriving;
 use crate::service::{Context, Idempotency};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -221,24 +223,66 @@ impl<B: Payload, Q: Mutation> FromRequest<Api> for Command<B, Q> {
         let Caller(principal) = Caller::from_request_parts(&mut parts, api).await?;
         let Query(query) = Query::<Q>::from_request_parts(&mut parts, api).await?;
         let media = body::media_type(&parts.headers)?;
-        let bytes = body::read(&parts.headers, body, &api.core().limits).await?;
+        let bytes = body::read(&parts.headers, body, &api.core().limits()).await?;
         let body = B::read(media.as_deref(), &bytes)?;
-        let idempotency = key(&parts.headers)?.map(|key| Idempotency {
-            key,
-            principal: principal.to_string(),
-            fingerprint: fingerprint(&parts, &bytes),
-        });
-        let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
-        let context = Context {
-            principal,
-            request_id: request_id.unwrap_or_default(),
-            idempotency,
-            dry_run: query.dry_run(),
-            if_match: joined(&parts.headers, IF_MATCH),
-            wait: wait(joined(&parts.headers, PREFER).as_deref())
-                .map(|wait| wait.min(api.core().limits.max_wait)),
-        };
+        let context =
+            Context { dry_run: query.dry_run(), ..context(&parts, principal, api, &bytes)? };
         Ok(Command { context, query, body })
+    }
+}
+
+/// What the headers of a mutation say; `body` as far as it tells one request from another.
+fn context(parts: &Parts, principal: Principal, api: &Api, body: &[u8]) -> Result<Context> {
+    let idempotency = key(&parts.headers)?.map(|key| Idempotency {
+        key,
+        principal: principal.to_string(),
+        fingerprint: fingerprint(parts, body),
+    });
+    let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
+    Ok(Context {
+        principal,
+        request_id: request_id.unwrap_or_default(),
+        idempotency,
+        dry_run: false,
+        if_match: joined(&parts.headers, IF_MATCH),
+        wait: wait(joined(&parts.headers, PREFER).as_deref())
+            .map(|wait| wait.min(api.core().limits().max_wait)),
+    })
+}
+
+/// The context of a read that holds something.
+pub fn reading(principal: Principal) -> Context {
+    Context { principal, ..Context::system() }
+}
+
+/// A mutation whose body is read as it arrives.
+pub struct Incoming {
+    context: Context,
+    pub headers: HeaderMap,
+    pub body: Arriving,
+}
+
+impl Incoming {
+    /// Everything the client says about it. Its body does not tell one request from another: it
+    /// would have to be read for that.
+    pub fn context(&self, dry_run: bool) -> Context {
+        Context { dry_run, ..self.context.clone() }
+    }
+}
+
+impl FromRequest<Api> for Incoming {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self> {
+        let (mut parts, body) = request.into_parts();
+        let Caller(principal) = Caller::from_request_parts(&mut parts, api).await?;
+        let context = context(&parts, principal, api, &[])?;
+        let body = body.into_data_stream().map_err(|error| {
+            Error::new(Kind::InvalidRequest, "the body did not arrive completely")
+                .with_field("body", "did not arrive completely")
+                .with_source(error)
+        });
+        Ok(Incoming { context, headers: parts.headers, body: Box::pin(body) })
     }
 }
 

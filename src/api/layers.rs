@@ -27,6 +27,8 @@ use crate::model::Principal;
 
 /// Names one request in headers, errors and logs.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// As good as forever.
+const UPLOAD: Duration = Duration::from_secs(30 * 86_400);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Who is at the other end, as far as the transport proves it. The server puts it into every
@@ -46,7 +48,8 @@ pub async fn shell(State(core): State<Arc<Core>>, mut request: Request, next: Ne
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let accepted = joined(request.headers(), ACCEPT);
-    let span = tracing::info_span!("request", request_id = %id, %method, path = %path);
+    let principal = request.extensions().get::<Peer>().map(|peer| peer.0.to_string());
+    let span = tracing::info_span!("request", request_id = %id, %method, path = %path, principal);
     request.extensions_mut().insert(RequestId(id.clone()));
 
     // what the handler leaves unread can be taken back and drained
@@ -65,8 +68,9 @@ pub async fn shell(State(core): State<Arc<Core>>, mut request: Request, next: Ne
         }
     };
     let mut response = finish(response, &id, accepted.as_deref(), &span);
-    // who waits for leave to send is not given it, and who has dawdled gets no more time
-    if !asks_first && !matches!(response.status().as_u16(), 200..=399 | 408) {
+    // who waits for leave to send is not given it, who has dawdled gets no more time, and a task that
+    // goes on may be the reader
+    if !asks_first && !matches!(response.status().as_u16(), 202 | 408) {
         shared.drain().await;
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -104,9 +108,18 @@ async fn guarded(core: &Core, request: Request, accepted: Option<&str>, next: Ne
 
 /// The time-out class: a read is answered at once, whatever waits may wait as long as is allowed.
 fn patience(core: &Core, method: &Method, uri: &Uri) -> Duration {
+    if !method.is_safe() && receives_an_image(uri.path()) {
+        return UPLOAD;
+    }
     let waits = !method.is_safe() || uri.query().is_some_and(|query| query.contains("wait="));
-    let receives = if method.is_safe() { Duration::ZERO } else { core.limits.body_timeout };
-    core.limits.request_timeout + receives + if waits { MAX_WAIT } else { Duration::ZERO }
+    let limits = core.limits();
+    let receives = if method.is_safe() { Duration::ZERO } else { limits.body_timeout };
+    limits.request_timeout + receives + if waits { MAX_WAIT } else { Duration::ZERO }
+}
+
+/// Whether the body is an image, however long that takes: its handler watches over it.
+fn receives_an_image(path: &str) -> bool {
+    path.ends_with("/upload") || path.contains("/uploads")
 }
 
 /// The client's own id if it is short and harmless, else a new one.
@@ -216,7 +229,7 @@ mod tests {
     use super::*;
 
     fn router(limits: super::super::state::Limits) -> Router {
-        let core = Arc::new(Core { limits, ..Core::default() });
+        let core = Arc::new(Core::new(limits));
         Router::new()
             .route("/fine", get(async || "fine").post(async || "fine"))
             .route("/panics", get(async || -> &'static str { panic!("on purpose") }))

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use utoipa::IntoParams;
 
 use super::list_body::ListBody;
@@ -54,11 +54,11 @@ macro_rules! queries {
 
 queries! {
     /// Which pools, and which part of them.
-    PoolQuery, "^(uuid|name|type|state|capacity_bytes|allocation_bytes|available_bytes|target_path|autostart|persistent|volume_count|generation)(,(uuid|name|type|state|capacity_bytes|allocation_bytes|available_bytes|target_path|autostart|persistent|volume_count|generation)){0,15}$";
+    PoolQuery, "^(uuid|name|type|state|problem|capacity_bytes|allocation_bytes|available_bytes|target_path|source|target|features|autostart|persistent|volume_count|generation)(,(uuid|name|type|state|problem|capacity_bytes|allocation_bytes|available_bytes|target_path|source|target|features|autostart|persistent|volume_count|generation)){0,15}$";
     /// Which volumes, and which part of them.
-    VolumeQuery, "^(pool|name|key|path|type|format|capacity_bytes|allocation_bytes|backing_path|used_by)(,(pool|name|key|path|type|format|capacity_bytes|allocation_bytes|backing_path|used_by)){0,15}$";
+    VolumeQuery, "^(pool|name|key|path|type|format|capacity_bytes|allocation_bytes|physical_bytes|backing_path|backing_chain|backing_of|encryption|permissions|accessed_at|modified_at|changed_at|created_at|template|used_by|used_as)(,(pool|name|key|path|type|format|capacity_bytes|allocation_bytes|physical_bytes|backing_path|backing_chain|backing_of|encryption|permissions|accessed_at|modified_at|changed_at|created_at|template|used_by|used_as)){0,19}$";
     /// Which networks, and which part of them.
-    NetworkQuery, "^(uuid|name|active|persistent|autostart|bridge|forward|addresses|dhcp_ranges|generation)(,(uuid|name|active|persistent|autostart|bridge|forward|addresses|dhcp_ranges|generation)){0,15}$";
+    NetworkQuery, "^(uuid|name|active|persistent|autostart|bridge|forward|addresses|dhcp_ranges|ips|routes|domain|dns|mtu|mac|vlan|virtual_port|bandwidth|port_isolation|portgroups|pending|generation)(,(uuid|name|active|persistent|autostart|bridge|forward|addresses|dhcp_ranges|ips|routes|domain|dns|mtu|mac|vlan|virtual_port|bandwidth|port_isolation|portgroups|pending|generation)){0,31}$";
 }
 
 /// The fields asked for.
@@ -76,9 +76,23 @@ pub fn page<T: Serialize>(
     page: &Page<T>,
     fields: Option<&str>,
 ) -> Result<Response> {
+    page_with(conditional, noun, page, fields, &Map::new())
+}
+
+/// [`page`] with what the list says beside its objects, which the page's tag has to cover.
+///
+/// # Errors
+/// [`crate::error::Kind::Internal`] if an object cannot be written.
+pub fn page_with<T: Serialize>(
+    conditional: &Conditional,
+    noun: &str,
+    page: &Page<T>,
+    fields: Option<&str>,
+    extra: &Map<String, Value>,
+) -> Result<Response> {
     conditional.reply(&page.etag, || {
         let items = page.items.iter().map(|item| render(&**item)).collect::<Result<Vec<_>>>()?;
-        rendered(noun, &items, page.total, page.next.as_deref(), fields)
+        rendered_with(noun, &items, (page.total, page.next.as_deref()), fields, extra)
     })
 }
 
@@ -93,12 +107,22 @@ pub fn rendered<B: AsRef<[u8]>>(
     next: Option<&str>,
     fields: Option<&str>,
 ) -> Result<Bytes> {
+    rendered_with(noun, items, (total, next), fields, &Map::new())
+}
+
+fn rendered_with<B: AsRef<[u8]>>(
+    noun: &str,
+    items: &[B],
+    (total, next): (usize, Option<&str>),
+    fields: Option<&str>,
+    extra: &Map<String, Value>,
+) -> Result<Bytes> {
     match chosen(fields) {
-        None => Ok(wrap_list(noun, items, total, next, &Map::new())),
+        None => Ok(wrap_list(noun, items, total, next, extra)),
         Some(fields) => {
             let picked: Result<Vec<_>> =
                 items.iter().map(|item| pick(item.as_ref(), &fields)).collect();
-            Ok(wrap_list(noun, &picked?, total, next, &Map::new()))
+            Ok(wrap_list(noun, &picked?, total, next, extra))
         }
     }
 }

@@ -9,12 +9,17 @@
 
 pub mod accept;
 pub mod body;
+pub mod clones;
 pub mod contract;
+pub mod database;
+pub mod definitions;
+pub mod downloads;
 pub mod events;
 pub mod examples;
 pub mod extract;
 pub mod host;
 pub mod io;
+pub mod isos;
 pub mod json;
 pub mod layers;
 pub mod list_body;
@@ -24,6 +29,7 @@ pub mod metrics;
 pub mod networks;
 pub mod openapi;
 pub mod operations;
+pub mod os_variants;
 pub mod outcome;
 pub mod params;
 pub mod pools;
@@ -35,6 +41,9 @@ pub mod socket;
 pub mod state;
 pub mod status;
 pub mod tasks;
+pub mod templates;
+mod tus;
+pub mod uploads;
 pub mod vms;
 pub mod volumes;
 
@@ -61,6 +70,8 @@ const COMPUTES: &str = "/api/v1/virtualization/computes";
 pub const POOLS: &str = "/api/v1/virtualization/storages/pools";
 /// Volumes of all pools.
 const VOLUMES: &str = "/api/v1/virtualization/volumes";
+/// The ISO library.
+pub const ISOS: &str = "/api/v1/virtualization/isos";
 /// Virtual networks.
 pub const NETWORKS: &str = "/api/v1/virtualization/networks";
 /// Tasks.
@@ -69,20 +80,39 @@ pub const TASKS: &str = "/api/v1/tasks";
 /// Every operation of the native API, with its part of the document.
 fn operations() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
-        .nest(VMS, vms::router())
-        .nest(POOLS, pools::router().merge(volumes::pool_router()))
+        .nest(VMS, vm_router())
+        .nest(
+            POOLS,
+            pools::router()
+                .merge(volumes::pool_router())
+                .merge(downloads::router())
+                .merge(uploads::router()),
+        )
+        .nest(ISOS, isos::router().merge(uploads::iso_router()))
         .nest(VOLUMES, volumes::router())
         .nest(NETWORKS, networks::router())
+        .nest("/api/v1/virtualization/os-variants", os_variants::router())
         .nest("/api/v1/virtualization", host::virtualization_router())
         .nest(TASKS, tasks::router())
-        .nest(BASE, host::router().merge(events::router()).merge(service_info::router()))
+        .nest(
+            BASE,
+            host::router()
+                .merge(events::router())
+                .merge(service_info::router())
+                .merge(database::router()),
+        )
         .merge(service_info::docs_router())
+}
+
+/// What is served under [`VMS`], and identically under [`COMPUTES`].
+fn vm_router() -> OpenApiRouter<Api> {
+    vms::router().merge(definitions::router()).merge(clones::router()).merge(templates::router())
 }
 
 /// Everything the daemon serves.
 pub fn router(api: Api) -> Router {
     let core = api.core().clone();
-    let (computes, _) = vms::router().split_for_parts();
+    let (computes, _) = vm_router().split_for_parts();
     let (at_root, _) = service_info::root_router().split_for_parts();
     let (routes, _) = operations().split_for_parts();
     routes
@@ -106,5 +136,5 @@ async fn method_not_allowed(method: http::Method, uri: http::Uri) -> Result<Resp
 
 /// A core with these limits, to be shared by the server and the API.
 pub fn core(limits: Limits) -> Arc<Core> {
-    Arc::new(Core { limits, ..Core::default() })
+    Arc::new(Core::new(limits))
 }

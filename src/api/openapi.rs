@@ -142,6 +142,10 @@ fn add_components(schemas: &mut Value) {
         ("PoolList", "pools", "Pool"),
         ("VolumeList", "volumes", "Volume"),
         ("NetworkList", "networks", "Network"),
+        ("IsoList", "isos", "Iso"),
+        ("TemplateList", "templates", "Template"),
+        ("DefinitionList", "definitions", "DefinitionVersion"),
+        ("OsVariantList", "os_variants", "OsVariant"),
         ("TaskList", "tasks", "Task"),
     ] {
         let mut part = schemas[item].clone();
@@ -189,7 +193,9 @@ fn complete_operation(operation: &mut Map<String, Value>, action: Action) {
     add_failures(&mut responses, action);
     for (status, response) in &mut responses {
         response["headers"]["X-Request-Id"] = header("The id of the request.", "string");
-        let shows_one = action.effect() == Effect::Changes && action != Action::CancelTask;
+        let shows_one = action.effect() == Effect::Changes
+            && !operations::is_tus(action)
+            && !matches!(action, Action::CancelTask | Action::UploadVolume);
         let is_shown = matches!(status.as_str(), "200" | "201") && shows_one;
         if is_shown || (operations::is_tagged(action) && matches!(status.as_str(), "200" | "304")) {
             response["headers"]["ETag"] = header("The version of what is shown.", "string");
@@ -223,7 +229,7 @@ fn header_parameters(action: Action) -> Vec<Value> {
             json!({"type": "string", "example": "\"5f1d\""}),
         ));
     }
-    if action.effect() == Effect::Changes {
+    if action.effect() == Effect::Changes && !operations::is_tus(action) {
         parameters.push(parameter(
             "Idempotency-Key",
             "Names this request: a repetition within 24 hours is answered with the same result.",
@@ -256,7 +262,7 @@ fn add_successes(responses: &mut Map<String, Value>, action: Action) {
         let unchanged = json!({"description": "The client has the present version already."});
         responses.insert("304".to_owned(), unchanged);
     }
-    if action.effect() != Effect::Changes {
+    if action.effect() != Effect::Changes || operations::is_tus(action) {
         return;
     }
     responses.insert(
@@ -292,7 +298,11 @@ fn add_links(responses: &mut Map<String, Value>, action: Action) {
     }
     let Some(response) = responses.get_mut("201") else { return };
     match action {
-        Action::CreateVm | Action::CreateVmEnhanced => {
+        Action::CreateVm
+        | Action::CreateVmEnhanced
+        | Action::CloneVm
+        | Action::CloneVmFrom
+        | Action::CreateVmFromTemplate => {
             let vm = json!({"id": "$response.body#/data/uuid"});
             for next in [
                 Action::GetVm,
@@ -309,6 +319,18 @@ fn add_links(responses: &mut Map<String, Value>, action: Action) {
                 "pool": "$response.body#/data/pool", "volume": "$response.body#/data/name"});
             for next in [Action::GetVolume, Action::DeleteVolume] {
                 response["links"][next.as_str()] = link(next, volume.clone());
+            }
+        }
+        Action::CreateTemplate | Action::MakeTemplate => {
+            let template = json!({"id": "$response.body#/data/id"});
+            for next in [Action::GetTemplate, Action::UpdateTemplate, Action::DeleteTemplate] {
+                response["links"][next.as_str()] = link(next, template.clone());
+            }
+        }
+        Action::RegisterIso => {
+            let iso = json!({"id": "$response.body#/data/id"});
+            for next in [Action::GetIso, Action::DeleteIso] {
+                response["links"][next.as_str()] = link(next, iso.clone());
             }
         }
         _ => {}

@@ -83,7 +83,8 @@ fn methods_that_change_something_are_the_actions_that_do() {
     for (path, method, operation) in operations() {
         let action = Action::from_id(operation["operationId"].as_str().unwrap()).unwrap();
         let changes = action.effect() == Effect::Changes;
-        assert_eq!(changes, method != "get", "{method} {path}");
+        let reads = matches!(method.as_ref(), "get" | "head" | "options");
+        assert_eq!(changes, !reads, "{method} {path}");
     }
 }
 
@@ -185,6 +186,8 @@ fn the_fields_that_can_be_asked_for_are_those_there_are() {
         ("list_volumes", "Volume"),
         ("list_pool_volumes", "Volume"),
         ("list_networks", "Network"),
+        ("list_isos", "Iso"),
+        ("list_os_variants", "OsVariant"),
         ("list_tasks", "Task"),
     ]);
     let mut checked = 0;
@@ -196,8 +199,16 @@ fn the_fields_that_can_be_asked_for_are_those_there_are() {
         let words = pattern.split_once('(').unwrap().1.split_once(')').unwrap().0;
         let offered: BTreeSet<&str> = words.split('|').collect();
         let schema = &document()["components"]["schemas"][item]["properties"];
-        let there: BTreeSet<&str> =
-            schema.as_object().unwrap().keys().map(String::as_str).collect();
+        // What only the reply about one VM shows.
+        let details: &[&str] =
+            if item == &"Vm" { &["clock", "cpu", "hardware", "memory_options"] } else { &[] };
+        let there: BTreeSet<&str> = schema
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .filter(|field| !details.contains(field))
+            .collect();
         assert_eq!(offered, there, "{path}");
         checked += 1;
     }

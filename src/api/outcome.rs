@@ -5,11 +5,11 @@ use http::header::ETAG;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::reply::{digest, no_content, quoted, success_with, with_header, with_location, wrap};
-use super::{Api, NETWORKS, POOLS, TASKS, VMS};
+use super::reply::{no_content, quoted, success_with, with_header, with_location};
+use super::{Api, ISOS, NETWORKS, POOLS, TASKS, VMS};
 use crate::error::Result;
 use crate::model::{Subject, SubjectType, Task};
-use crate::service::Outcome;
+use crate::service::{Outcome, etag, network};
 
 /// Names the task of a mutation that has finished already.
 const X_TASK_ID: HeaderName = HeaderName::from_static("x-task-id");
@@ -21,29 +21,42 @@ const X_TASK_ID: HeaderName = HeaderName::from_static("x-task-id");
 /// [`crate::error::Kind::Internal`] if the reply cannot be written.
 pub fn respond(api: &Api, outcome: Outcome) -> Result<Response> {
     match outcome {
-        Outcome::Done(task) => done(&task, |id| {
-            let record = api.services().vms.get(id).ok()?;
-            Some((record.vm.generation, record.etag.clone()))
+        Outcome::Done(task) => done(&task, |subject| match subject.r#type {
+            SubjectType::Vm => {
+                let record = api.services().vms.get(&subject.id).ok()?;
+                Some((record.vm.generation, record.etag.clone()))
+            }
+            SubjectType::Pool => {
+                let record = api.services().pools.get(&subject.name).ok()?;
+                Some((record.pool.generation, record.etag().ok()?))
+            }
+            SubjectType::Network => {
+                let network = api.services().networks.get(&subject.name).ok()?;
+                Some((network.generation, network::etag(&network).ok()?))
+            }
+            _ => None,
         }),
         Outcome::Accepted(task) => accepted(&task),
         Outcome::Planned(plan) => success_with(StatusCode::OK, &*plan),
     }
 }
 
-/// `present` tells generation and tag of a VM as it is now.
-fn done(task: &Task, present: impl Fn(&str) -> Option<(u64, String)>) -> Result<Response> {
+/// `present` tells generation and tag of a VM, a pool or a network as it is now.
+fn done(task: &Task, present: impl Fn(&Subject) -> Option<(u64, String)>) -> Result<Response> {
     let result = task.result.as_ref().unwrap_or(&Value::Null);
     let tag = || match task.subject.r#type {
-        // the VM's tag, unless it has changed again meanwhile
-        SubjectType::Vm => {
-            let (generation, etag) = present(&task.subject.id)?;
+        // its tag, unless it has changed again meanwhile
+        SubjectType::Vm | SubjectType::Pool | SubjectType::Network => {
+            let (generation, etag) = present(&task.subject)?;
             (result["generation"] == generation).then_some(etag)
         }
-        SubjectType::Volume => Some(digest(&wrap(result.to_string().as_bytes()))),
+        // what an upload results in is not the volume alone
+        SubjectType::Volume if task.kind.ends_with(".upload") => None,
+        SubjectType::Volume | SubjectType::Iso | SubjectType::Template => etag(result).ok(),
         _ => None,
     };
     let response = match task.kind.rsplit('.').next() {
-        Some("create") => {
+        Some("create" | "clone" | "make" | "register" | "upload" | "import") => {
             let response = tagged(success_with(StatusCode::CREATED, result)?, tag());
             match location(&task.subject) {
                 Some(path) => with_location(response, &path),
@@ -86,6 +99,8 @@ fn location(subject: &Subject) -> Option<String> {
         SubjectType::Vm => Some(format!("{VMS}/{}", segment(&subject.id))),
         SubjectType::Pool => Some(format!("{POOLS}/{}", segment(&subject.name))),
         SubjectType::Network => Some(format!("{NETWORKS}/{}", segment(&subject.name))),
+        SubjectType::Iso => Some(format!("{ISOS}/{}", segment(&subject.id))),
+        SubjectType::Template => Some(format!("{VMS}/templates/{}", segment(&subject.id))),
         SubjectType::Task => Some(format!("{TASKS}/{}", segment(&subject.id))),
         SubjectType::Volume => {
             let (pool, volume) = subject.id.split_once('/')?;
@@ -96,7 +111,7 @@ fn location(subject: &Subject) -> Option<String> {
 }
 
 /// Percent-encodes one path segment (RFC 3986, section 3.3).
-fn escape(segment: &str) -> String {
+pub fn escape(segment: &str) -> String {
     segment.bytes().fold(String::with_capacity(segment.len()), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
@@ -138,7 +153,7 @@ mod tests {
     }
 
     fn of(kind: &str, subject: Subject, result: Value) -> Response {
-        let present = |id: &str| (id == "u1").then(|| (7, "\"7-ab\"".to_owned()));
+        let present = |subject: &Subject| (subject.id == "u1").then(|| (7, "\"7-ab\"".to_owned()));
         done(&task(kind, subject, result), present).unwrap()
     }
 

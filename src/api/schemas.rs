@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::status::CatalogueEntry;
-use crate::model::{Event, Network, Pool, Task, TaskLogLine, Vm, Volume};
+use crate::model::{
+    DefinitionVersion, DhcpLease, Event, Iso, Network, NetworkPort, OsVariant, Pool, Task,
+    TaskLogLine, Template, Upload, Vm, Volume,
+};
 
 /// Always `success`.
 #[derive(Serialize, ToSchema)]
@@ -117,18 +120,46 @@ macro_rules! lists {
 lists! {
     /// A page of VMs.
     VmList { vms: Vm }
+    /// The uploads under way.
+    UploadList { uploads: Upload }
     /// A page of storage pools.
     PoolList { pools: Pool }
     /// A page of volumes.
     VolumeList { volumes: Volume }
     /// A page of networks.
     NetworkList { networks: Network }
+    /// What a network's DHCP server has given out, by address.
+    LeaseList { leases: DhcpLease }
+    /// What is plugged into a network, by VM.
+    PortList { ports: NetworkPort }
+    /// A page of versions, newest first.
+    DefinitionList { definitions: DefinitionVersion }
+    /// A page of templates.
+    TemplateList { templates: Template }
+    /// A page of ISO images.
+    IsoList { isos: Iso }
     /// A page of tasks, newest first.
     TaskList { tasks: Task }
     /// The log of a task, oldest line first.
     TaskLog { lines: TaskLogLine }
     /// The catalogue of error codes.
     ErrorCatalogue { errors: CatalogueEntry }
+}
+
+/// A page of operating systems.
+#[derive(Serialize, ToSchema)]
+pub struct OsVariantList {
+    pub os_variants: Vec<OsVariant>,
+    /// How many this page holds.
+    pub count: u64,
+    /// How many there are with these filters.
+    pub total: u64,
+    /// The `cursor` of the next page; null on the last one.
+    pub next: Option<String>,
+    /// The version of libosinfo's database; null if it does not say.
+    pub database: Option<String>,
+    /// What to do if there is no database on this host, else null.
+    pub hint: Option<String>,
 }
 
 /// Event numbers, both ends included, that cannot be had any more: the client has to read the
@@ -185,7 +216,14 @@ pub struct Host {
     pub hostname: String,
     /// Vapor's version.
     pub version: &'static str,
+    /// The host's clock.
+    pub time: jiff::Timestamp,
     pub libvirt: crate::model::host::LibvirtStatus,
+    pub vitals: crate::service::host::Vitals,
+    /// What it is made of; null before libvirt has answered for the first time.
+    pub hardware: Option<crate::model::host::HostHardware>,
+    /// Why new VMs do not use KVM although libvirt may offer it; null where it works.
+    pub kvm_obstacle: Option<String>,
     /// How many VMs there are; null before libvirt has answered for the first time.
     pub vms: Option<u64>,
 }

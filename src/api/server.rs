@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, setsockopt};
 use nix::unistd::{Uid, User};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
@@ -39,7 +41,14 @@ use crate::model::Principal;
 
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: usize = 32 << 10;
+/// The most that is read of an HTTP/1 connection at once. A head must fit into it; a body arrives in
+/// pieces of this size where its client is quick, each of which becomes one message to libvirt.
+const READ_BUFFER: usize = 256 << 10;
+/// Bytes of replies that wait in a local client's socket.
+const SEND_BUFFER: usize = 1 << 20;
 const MAX_STREAMS: u32 = 100;
+/// How long a connection that has said nothing yet is kept when the daemon stops.
+const LATECOMER: Duration = Duration::from_millis(500);
 /// Clients that are being told that there are too many of them; beyond, they are just hung up on.
 const MAX_REFUSALS: usize = 64;
 const REFUSAL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n\
@@ -139,8 +148,13 @@ impl Server {
             .into();
         match address {
             SocketAddrKind::Unix => {
-                self.addresses.push("unix:inherited".to_owned());
-                self.add_unix(descriptor.into())
+                let listener = std::os::unix::net::UnixListener::from(descriptor);
+                let local = listener.local_addr().ok();
+                let path = local.as_ref().and_then(|local| local.as_pathname());
+                let path =
+                    path.map_or_else(|| "inherited".into(), |path| path.display().to_string());
+                self.addresses.push(format!("unix:{path}"));
+                self.add_unix(listener)
             }
             SocketAddrKind::Tcp => {
                 let listener = std::net::TcpListener::from(descriptor);
@@ -172,9 +186,9 @@ impl Server {
         self.tcp
     }
 
-    /// Serves until `core.stopping` is cancelled, then drains for up to `grace`: open requests and
-    /// mutations may finish. Returns how many connections had to be cut.
-    pub async fn serve(self, router: Router, core: Arc<Core>, grace: Duration) -> usize {
+    /// Serves until `core.stopping` is cancelled, then drains for up to the limits' grace: open
+    /// requests and mutations may finish. Returns how many connections had to be cut.
+    pub async fn serve(self, router: Router, core: Arc<Core>) -> usize {
         let connections = TaskTracker::new();
         let cut = CancellationToken::new();
         let names = Arc::new(Names::default());
@@ -187,7 +201,7 @@ impl Server {
                 connections: connections.clone(),
                 cut: cut.clone(),
                 names: names.clone(),
-                places: Arc::new(Semaphore::new(core.limits.max_connections)),
+                places: Places::default(),
                 refusals: refusals.clone(),
             };
             accepting.spawn(accept(listener, shared));
@@ -200,7 +214,7 @@ impl Server {
             core.mutations.wait().await;
             connections.wait().await;
         };
-        if tokio::time::timeout(grace, drained).await.is_ok() {
+        if tokio::time::timeout(core.limits().grace, drained).await.is_ok() {
             return 0;
         }
         let left = connections.len();
@@ -235,7 +249,7 @@ struct Shared {
     connections: TaskTracker,
     cut: CancellationToken,
     names: Arc<Names>,
-    places: Arc<Semaphore>,
+    places: Places,
     refusals: Arc<Semaphore>,
 }
 
@@ -258,6 +272,11 @@ async fn accept_one(listener: &Listener, shared: &Shared) -> io::Result<()> {
     match listener {
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
+            // As much as the system allows, which is more than by default; a download then wakes its
+            // client less often.
+            if let Err(error) = setsockopt(&stream, SndBuf, &SEND_BUFFER) {
+                tracing::debug!(%error, "a connection's socket keeps its size");
+            }
             let uid = stream.peer_cred()?.uid();
             shared.admit(stream, Some(uid));
         }
@@ -281,8 +300,8 @@ impl Shared {
         uid: Option<u32>,
     ) {
         let shared = self.clone();
-        match self.places.clone().try_acquire_owned() {
-            Ok(place) => {
+        match self.places.take(self.core.limits().max_connections) {
+            Some(place) => {
                 self.connections.spawn(async move {
                     let _place = place;
                     let _present = shared.core.meters.connection();
@@ -296,7 +315,7 @@ impl Shared {
                     }
                 });
             }
-            Err(_) => {
+            None => {
                 self.core.meters.refused();
                 let Ok(place) = self.refusals.clone().try_acquire_owned() else { return };
                 self.connections.spawn(async move {
@@ -312,10 +331,16 @@ impl Shared {
         stream: S,
         principal: Principal,
     ) {
-        let limits = &self.core.limits;
+        let limits = self.core.limits();
         let opening = Connection::open(stream, limits.header_timeout, limits.stall_timeout);
+        // A client that was let in just before the stop gets to say its request: behind a socket that
+        // the service manager holds, nobody must notice a restart.
+        let late = async {
+            self.core.stopping.cancelled().await;
+            tokio::time::sleep(LATECOMER).await;
+        };
         let opened = tokio::select! {
-            () = self.core.stopping.cancelled() => return,
+            () = late => return,
             opened = opening => opened,
         };
         let (connection, protocol) = match opened {
@@ -347,7 +372,7 @@ impl Shared {
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.header_timeout)
                 .max_headers(MAX_HEADERS)
-                .max_buf_size(MAX_HEADER_BYTES.max(64 << 10))
+                .max_buf_size(READ_BUFFER)
                 .half_close(true);
             let served = std::pin::pin!(builder.serve_connection(io, service));
             until_stopping(served, &self.core.stopping, |served| served.graceful_shutdown()).await
@@ -358,6 +383,27 @@ impl Shared {
     }
 }
 
+/// How many connections of a listener are open. A bound that becomes lower cuts nobody off.
+#[derive(Clone, Default)]
+struct Places(Arc<AtomicUsize>);
+
+impl Places {
+    /// A place if fewer than `bound` are taken. It is free again when it is dropped.
+    fn take(&self, bound: usize) -> Option<Place> {
+        let one_more = |taken: usize| (taken < bound).then_some(taken + 1);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.ok().map(|_| Place(self.0.clone()))
+    }
+}
+
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Drives a connection; once the daemon stops, it is told to take no further request.
 async fn until_stopping<C: Future<Output = hyper::Result<()>>>(
     mut connection: std::pin::Pin<&mut C>,
@@ -365,6 +411,8 @@ async fn until_stopping<C: Future<Output = hyper::Result<()>>>(
     shut_down: impl FnOnce(std::pin::Pin<&mut C>),
 ) -> hyper::Result<()> {
     tokio::select! {
+        // What was said already is heard first; hyper closes a connection that it has not looked at.
+        biased;
         result = connection.as_mut() => return result,
         () = stopping.cancelled() => {}
     }

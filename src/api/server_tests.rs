@@ -27,7 +27,7 @@ fn start(limits: Limits) -> Running {
         ListenOptions { socket, tcp: Some(([127, 0, 0, 1], 0).into()), inherited: Vec::new() };
     let server = Server::bind(options).unwrap();
     let tcp = server.tcp_address().unwrap();
-    let core = Arc::new(Core { limits, ..Core::default() });
+    let core = Arc::new(Core::new(Limits { grace: Duration::from_secs(2), ..limits }));
     let router = Router::new()
         .route("/who", get(|Extension(peer): Extension<Peer>| async move { peer.0.to_string() }))
         .route("/big", get(|| async { "x".repeat(8 << 20) }))
@@ -38,7 +38,7 @@ fn start(limits: Limits) -> Running {
                 "done"
             }),
         );
-    let served = tokio::spawn(server.serve(router, core.clone(), Duration::from_secs(2)));
+    let served = tokio::spawn(server.serve(router, core.clone()));
     Running { core, path, tcp, served, _folder: folder }
 }
 
@@ -113,7 +113,7 @@ async fn a_client_that_has_closed_its_half_still_gets_its_reply() {
 async fn what_is_no_http_is_answered_with_400_and_heads_without_end_with_431() {
     let running = start(brisk());
     assert!(ask(&running.path, "\u{16}\u{3}\u{1}\r\n\r\n").await.starts_with("HTTP/1.1 400"));
-    let long = format!("GET /who HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(200_000));
+    let long = format!("GET /who HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(300_000));
     let mut stream = UnixStream::connect(&running.path).await.unwrap();
     let _ = stream.write_all(long.as_bytes()).await;
     let mut reply = Vec::new();
@@ -194,6 +194,40 @@ async fn tcp_beyond_loopback_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_let_in_just_before_the_stop_is_answered() {
+    let running = start(brisk());
+    let mut stream = UnixStream::connect(&running.path).await.unwrap();
+    // Its place is taken: the server has accepted it, and waits for it to speak.
+    tokio::time::timeout(Duration::from_secs(5), async {
+        let counted = |text: &str| text.contains("\nvapor_http_connections 1\n");
+        let mut metrics = String::new();
+        while !counted(&metrics) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            metrics.clear();
+            running.core.meters.write(&mut metrics);
+        }
+    })
+    .await
+    .unwrap();
+    running.core.stopping.cancel();
+    stream.write_all(format!("GET /who{CLOSE}").as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply:?}");
+    assert_eq!(running.served.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn limits_that_change_hold_for_the_next_connection() {
+    let running = start(Limits { max_connections: 1, ..Limits::default() });
+    let first = UnixStream::connect(&running.path).await.unwrap();
+    assert!(ask(&running.path, &format!("GET /who{CLOSE}")).await.starts_with("HTTP/1.1 429"));
+    running.core.set_limits(Limits { max_connections: 2, ..Limits::default() });
+    assert!(ask(&running.path, &format!("GET /who{CLOSE}")).await.starts_with("HTTP/1.1 200"));
+    drop(first);
+}
+
+#[tokio::test]
 async fn a_descriptor_from_the_service_manager_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("inherited.sock");
@@ -201,6 +235,6 @@ async fn a_descriptor_from_the_service_manager_is_served() {
     let inherited = vec![OwnedFd::from(listener)];
     let server = Server::bind(ListenOptions { inherited, ..Default::default() }).unwrap();
     let router = Router::new().route("/", get(|| async { "here" }));
-    tokio::spawn(server.serve(router, Arc::default(), Duration::from_secs(1)));
+    tokio::spawn(server.serve(router, Arc::default()));
     assert!(ask(&path, &format!("GET /{CLOSE}")).await.ends_with("here"));
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -29,6 +30,8 @@ pub struct Limits {
     pub max_wait: Duration,
     /// How long a client may take no byte of its reply.
     pub stall_timeout: Duration,
+    /// How long open requests and mutations get when the daemon stops.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -41,6 +44,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(60),
             max_wait: super::MAX_WAIT,
             stall_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
         }
     }
 }
@@ -48,12 +52,29 @@ impl Default for Limits {
 /// What the layers need: everything but the services.
 #[derive(Default)]
 pub struct Core {
-    pub limits: Limits,
+    limits: ArcSwap<Limits>,
     pub meters: Meters,
     /// Mutations under way, which outlive the connections that asked for them.
     pub mutations: TaskTracker,
     /// Cancelled when the daemon stops: streams and long polls end, connections are not kept.
     pub stopping: CancellationToken,
+}
+
+impl Core {
+    /// A core with these limits.
+    pub fn new(limits: Limits) -> Core {
+        Core { limits: ArcSwap::from_pointee(limits), ..Core::default() }
+    }
+
+    /// The limits that hold now.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// Other limits from now on: for requests and connections to come, and for the next stop.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+    }
 }
 
 /// The state of the router: one handle, cheap to clone.

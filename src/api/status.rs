@@ -7,6 +7,12 @@ use utoipa::ToSchema;
 
 use crate::error::Kind;
 
+/// What the tus protocol answers to a part whose checksum does not fit.
+const TUS_CHECKSUM_MISMATCH: StatusCode = match StatusCode::from_u16(460) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
 /// The status of every kind. The match is exhaustive: a new kind does not compile without a row.
 pub const fn status(kind: Kind) -> StatusCode {
     match kind {
@@ -19,6 +25,10 @@ pub const fn status(kind: Kind) -> StatusCode {
         | Kind::PoolNotFound
         | Kind::VolumeNotFound
         | Kind::NetworkNotFound
+        | Kind::IsoNotFound
+        | Kind::TemplateNotFound
+        | Kind::DefinitionNotFound
+        | Kind::UploadNotFound
         | Kind::TaskNotFound => StatusCode::NOT_FOUND,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
@@ -37,13 +47,39 @@ pub const fn status(kind: Kind) -> StatusCode {
         | Kind::VmTransient
         | Kind::VolumeAlreadyExists
         | Kind::VolumeInUse
+        | Kind::MacInUse
+        | Kind::VolumeBusy
+        | Kind::PoolBusy
+        | Kind::NetworkBusy
+        | Kind::IsoBusy
+        | Kind::IsoAlreadyExists
+        | Kind::IsoInUse
+        | Kind::TemplateBusy
+        | Kind::TemplateAlreadyExists
+        | Kind::TemplateInUse
+        | Kind::DriveEmpty
+        | Kind::MediumAlreadyInserted
+        | Kind::MediumLocked
+        | Kind::PoolAlreadyExists
+        | Kind::PoolConflict
+        | Kind::PoolActive
+        | Kind::PoolInUse
+        | Kind::PoolNotEmpty
         | Kind::PoolInactive
         | Kind::NetworkInactive
+        | Kind::UploadOffsetMismatch
+        | Kind::NetworkAlreadyExists
+        | Kind::NetworkAlreadyActive
+        | Kind::NetworkInUse
+        | Kind::NetworkConflict
         | Kind::TaskNotCancellable
         | Kind::TaskFinished
         | Kind::Cancelled
         | Kind::Interrupted => StatusCode::CONFLICT,
-        Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        Kind::PreconditionFailed | Kind::TusVersionUnsupported => StatusCode::PRECONDITION_FAILED,
+        Kind::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        Kind::UploadBusy => StatusCode::LOCKED,
+        Kind::ChecksumMismatch => TUS_CHECKSUM_MISMATCH,
         Kind::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         // What libvirt refused was understood and could not be done: never a defect of ours.
@@ -51,7 +87,10 @@ pub const fn status(kind: Kind) -> StatusCode {
         | Kind::NotSupported
         | Kind::Impossible
         | Kind::InvalidDefinition
+        | Kind::NotAnIso
         | Kind::InsufficientSpace
+        | Kind::ImageRefused
+        | Kind::DigestMismatch
         | Kind::LibvirtRefused
         | Kind::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         Kind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
@@ -137,8 +176,10 @@ mod tests {
 
     #[test]
     fn every_status_is_one_of_the_contract() {
-        let contract =
-            [400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 415, 422, 429, 500, 503, 504];
+        let contract = [
+            400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 415, 416, 422, 423, 429, 460, 500,
+            503, 504,
+        ];
         for entry in catalogue() {
             assert!(contract.contains(&entry.status), "{} is {}", entry.code, entry.status);
         }

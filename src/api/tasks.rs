@@ -73,14 +73,16 @@ struct TaskListQuery {
     fields: Option<String>,
 }
 
-/// What is known of a subject by the name a client uses: a VM's name becomes its UUID.
+/// What is known of a subject by the name a client uses: a VM's or a pool's name becomes its UUID.
 pub fn subject_id(api: &Api, subject: Option<String>, kind: Option<SubjectType>) -> Option<String> {
     let subject = subject?;
-    if kind.is_some_and(|kind| kind != SubjectType::Vm) {
-        return Some(subject);
-    }
-    let known = api.services().vms.get(&subject).ok();
-    Some(known.map_or(subject, |record| record.vm.uuid.to_string()))
+    let services = api.services();
+    let may_be = |wanted| kind.is_none_or(|kind| kind == wanted);
+    let vm = || services.vms.get(&subject).ok().map(|record| record.vm.uuid);
+    let pool = || services.pools.get(&subject).ok().map(|record| record.pool.uuid);
+    let known = (may_be(SubjectType::Vm).then(vm).flatten())
+        .or_else(|| may_be(SubjectType::Pool).then(pool).flatten());
+    Some(known.map_or(subject, |uuid| uuid.to_string()))
 }
 
 /// List tasks.
@@ -129,7 +131,7 @@ async fn get_task(
     Query(query): Query<WaitQuery>,
 ) -> Result<Response> {
     caller.may(Action::GetTask, Resource::One(SubjectType::Task, &id.to_string()))?;
-    let wait = Duration::from_secs(query.wait).min(api.core().limits.max_wait);
+    let wait = Duration::from_secs(query.wait).min(api.core().limits().max_wait);
     let waiting = api.services().tasks.wait(id, wait);
     let task = tokio::select! {
         task = waiting => task?,

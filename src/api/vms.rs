@@ -19,7 +19,9 @@ use super::schemas::{Success, VmList, XmlReply};
 use super::{Api, accept, lists, outcome};
 use crate::authz::{Action, Resource};
 use crate::error::{Error, Kind, Result};
-use crate::model::{ActionRequest, CreateVm, CreateVmFull, SubjectType, UpdateVm, Vm, VmState};
+use crate::model::{
+    ActionRequest, CreateVm, CreateVmFull, MediaRequest, SubjectType, UpdateVm, Vm, VmState,
+};
 use crate::service::vm::{DeleteVm, VmQuery};
 
 /// Words that paths of this and of later versions use in the place of `{id}`. They win: a VM of
@@ -40,32 +42,39 @@ pub fn router() -> OpenApiRouter<Api> {
         .routes(routes!(create_vm_enhanced))
         .routes(routes!(get_vm, replace_vm, update_vm, delete_vm))
         .routes(routes!(act_on_vm))
+        .routes(routes!(exchange_medium))
         .routes(routes!(get_vm_xml, replace_vm_xml))
 }
 
 /// A VM in a path.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
-struct VmPath {
+pub(super) struct VmPath {
     /// The VM's UUID or name.
     #[param(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1F\x7F]+$", example = "web1")]
     id: String,
 }
 
 /// The id in the path, unless it is a fixed word.
-struct VmId(String);
+pub(super) struct VmId(pub(super) String);
 
 impl FromRequestParts<Api> for VmId {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self> {
         let Path(VmPath { id }) = Path::from_request_parts(parts, api).await?;
-        if FIXED_WORDS.contains(&id.as_str()) {
-            return Err(Error::new(Kind::RouteNotFound, format!("no such path: {id}"))
-                .with_hint(format!("a VM named {id:?} is reached by its UUID")));
-        }
+        not_fixed(&id)?;
         Ok(VmId(id))
     }
+}
+
+/// 404 if the id is a fixed word.
+pub(super) fn not_fixed(id: &str) -> Result<()> {
+    if FIXED_WORDS.contains(&id) {
+        return Err(Error::new(Kind::RouteNotFound, format!("no such path: {id}"))
+            .with_hint(format!("a VM named {id:?} is reached by its UUID")));
+    }
+    Ok(())
 }
 
 /// Which VMs, and which part of them.
@@ -104,7 +113,7 @@ struct VmListQuery {
     /// Only these fields of each VM, separated by commas.
     #[param(
         max_length = 1024,
-        pattern = "^(uuid|name|description|state|state_reason|memory|max_memory|vcpus|max_vcpus|os|disks|networks|graphics|devices|autostart|persistent|labels|owner|has_saved_state|snapshot_count|created_at|updated_at|generation|stale|pending|runtimeDetails)(,(uuid|name|description|state|state_reason|memory|max_memory|vcpus|max_vcpus|os|disks|networks|graphics|devices|autostart|persistent|labels|owner|has_saved_state|snapshot_count|created_at|updated_at|generation|stale|pending|runtimeDetails)){0,31}$",
+        pattern = "^(uuid|name|title|description|state|state_reason|memory|max_memory|vcpus|max_vcpus|os|disks|networks|graphics|tpm|devices|autostart|persistent|labels|owner|cloud_init|ignition|has_saved_state|snapshot_count|created_at|updated_at|generation|stale|pending|runtimeDetails)(,(uuid|name|title|description|state|state_reason|memory|max_memory|vcpus|max_vcpus|os|disks|networks|graphics|tpm|devices|autostart|persistent|labels|owner|cloud_init|ignition|has_saved_state|snapshot_count|created_at|updated_at|generation|stale|pending|runtimeDetails)){0,31}$",
         example = "uuid,name,state"
     )]
     fields: Option<String>,
@@ -179,6 +188,9 @@ async fn create_vm_enhanced(
 }
 
 /// Get a virtual machine.
+///
+/// Shows more of it than a list does: how disks and NICs are tuned, processors, memory, clock and
+/// single devices.
 #[utoipa::path(get, path = "/{id}", tag = "virtual machines", params(VmPath),
     responses((status = 200, description = "The VM.", body = Success<Vm>)))]
 async fn get_vm(
@@ -190,7 +202,10 @@ async fn get_vm(
 ) -> Result<Response> {
     caller.may(Action::GetVm, one(&id))?;
     let record = api.services().vms.get(&id)?;
-    conditional.reply(&record.etag, || Ok(wrap(&record.json)))
+    conditional.reply(&record.etag, || {
+        let vm = serde_json::to_vec(&record.detailed()?).map_err(Error::internal)?;
+        Ok(wrap(&vm))
+    })
 }
 
 /// Change a virtual machine.
@@ -291,6 +306,26 @@ async fn act_on_vm(
     caller.may(Action::ActOnVm, one(&id))?;
     let vms = api.services().vms.clone();
     let work = async move { vms.action(command.context, &id, command.body.0).await };
+    outcome::respond(&api, api.detached(work).await?)
+}
+
+/// Insert a medium into an optical drive of a virtual machine, or eject it.
+///
+/// A running VM sees it at once, and keeps it with its next boot. A stopped VM without an optical
+/// drive gets one.
+#[utoipa::path(post, path = "/{id}/media", tag = "virtual machines", params(VmPath, Change),
+    request_body = MediaRequest,
+    responses((status = 200, description = "The VM as it is now.", body = Success<Vm>)))]
+async fn exchange_medium(
+    State(api): State<Api>,
+    caller: Caller,
+    VmId(id): VmId,
+    command: Command<Json<MediaRequest>>,
+) -> Result<Response> {
+    caller.may(Action::ExchangeMedium, one(&id))?;
+    let (vms, isos) = (api.services().vms.clone(), api.services().isos.clone());
+    let work =
+        async move { vms.exchange_medium(command.context, &id, command.body.0, &isos).await };
     outcome::respond(&api, api.detached(work).await?)
 }
 

@@ -315,6 +315,17 @@ impl Client {
     }
 }
 
+/// What a stream that was refused was refused with.
+pub async fn refused(response: http::Response<Incoming>) -> Failure {
+    let (parts, body) = response.into_parts();
+    match body.collect().await {
+        Ok(body) => {
+            Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() }.failure()
+        }
+        Err(error) => Failure::new(Exit::Unreachable, format!("the connection broke: {error}")),
+    }
+}
+
 /// The path below the API's base, unless it names another root of the daemon's.
 pub fn absolute(path: &str) -> String {
     const ROOTS: [&str; 7] =

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::client::{Reply, Request};
+use super::client::{Request, refused};
 use super::context::Context;
 use super::failure::{Exit, Failure, Result};
 use super::output::{Column, Format, Listing, read};
@@ -244,16 +244,6 @@ async fn watch(cx: &mut Context, args: &WatchArgs) -> Result<()> {
         }
         pause = (pause * 2).clamp(Duration::from_millis(500), MAX_PAUSE);
         sleep(pause).await;
-    }
-}
-
-async fn refused(response: http::Response<Incoming>) -> Failure {
-    let (parts, body) = response.into_parts();
-    match body.collect().await {
-        Ok(body) => {
-            Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() }.failure()
-        }
-        Err(error) => Failure::new(Exit::Unreachable, format!("the connection broke: {error}")),
     }
 }
 

@@ -52,8 +52,15 @@ impl Exit {
             | Kind::PoolNotFound
             | Kind::VolumeNotFound
             | Kind::NetworkNotFound
+            | Kind::IsoNotFound
+            | Kind::TemplateNotFound
+            | Kind::DefinitionNotFound
+            | Kind::UploadNotFound
             | Kind::TaskNotFound => Exit::NotFound,
             Kind::VmAlreadyExists
+            | Kind::TemplateBusy
+            | Kind::TemplateAlreadyExists
+            | Kind::TemplateInUse
             | Kind::VmAlreadyRunning
             | Kind::VmAlreadyStopped
             | Kind::VmAlreadyPaused
@@ -67,8 +74,29 @@ impl Exit {
             | Kind::VmTransient
             | Kind::VolumeAlreadyExists
             | Kind::VolumeInUse
+            | Kind::MacInUse
+            | Kind::VolumeBusy
+            | Kind::PoolBusy
+            | Kind::NetworkBusy
+            | Kind::IsoBusy
+            | Kind::IsoAlreadyExists
+            | Kind::IsoInUse
+            | Kind::DriveEmpty
+            | Kind::MediumAlreadyInserted
+            | Kind::MediumLocked
+            | Kind::PoolAlreadyExists
+            | Kind::PoolConflict
+            | Kind::PoolActive
+            | Kind::PoolInUse
+            | Kind::PoolNotEmpty
             | Kind::PoolInactive
             | Kind::NetworkInactive
+            | Kind::UploadBusy
+            | Kind::UploadOffsetMismatch
+            | Kind::NetworkAlreadyExists
+            | Kind::NetworkAlreadyActive
+            | Kind::NetworkInUse
+            | Kind::NetworkConflict
             | Kind::TaskNotCancellable
             | Kind::TaskFinished
             | Kind::PreconditionFailed
@@ -90,7 +118,13 @@ impl Exit {
             | Kind::NotSupported
             | Kind::Impossible
             | Kind::InvalidDefinition
+            | Kind::NotAnIso
             | Kind::InsufficientSpace
+            | Kind::TusVersionUnsupported
+            | Kind::ChecksumMismatch
+            | Kind::DigestMismatch
+            | Kind::ImageRefused
+            | Kind::RangeNotSatisfiable
             | Kind::LibvirtRefused
             | Kind::IdempotencyKeyReused
             | Kind::PayloadTooLarge
@@ -275,8 +309,12 @@ fn in_own_words(code: &str, hint: &str) -> Option<String> {
         Some(Kind::VmNotFound) => "list the virtual machines with `vapor vm list`",
         Some(Kind::PoolNotFound) => "list the pools with `vapor pool list`",
         Some(Kind::NetworkNotFound) => "list the networks with `vapor network list`",
+        Some(Kind::IsoNotFound) => "list the images with `vapor iso list`",
+        Some(Kind::TemplateNotFound) => "list the templates with `vapor template list`",
+        Some(Kind::DefinitionNotFound) => "list the versions with `vapor vm history`",
         Some(Kind::TaskNotFound) => "list the tasks with `vapor task list`",
         Some(Kind::RouteNotFound) => "list the paths with `vapor api GET /openapi.json`",
+        Some(Kind::VmTransient) => "define it persistently first, with `vapor vm xml set`",
         Some(Kind::TaskFinished) => "its result is shown by `vapor task show`",
         Some(Kind::VmHasSnapshots) => "delete them first, or say --remove-snapshots",
         Some(Kind::VmHasSavedState) => "start it once, or say --remove-saved-state",
@@ -329,6 +367,20 @@ mod tests {
         assert_eq!(Exit::of("MOON_NOT_FOUND", Some(404)), Exit::NotFound);
         assert_eq!(Exit::of("MOON_BUSY", Some(409)), Exit::Conflict);
         assert_eq!(Exit::of("MOON", Some(500)), Exit::Failed);
+    }
+
+    /// Those that only someone who speaks HTTP by hand can meet.
+    const OF_HTTP: [Kind; 1] = [Kind::MethodNotAllowed];
+
+    #[test]
+    fn no_hint_sends_an_operator_to_the_api() {
+        for kind in Kind::ALL.iter().filter(|kind| !OF_HTTP.contains(kind)) {
+            let hint = in_own_words(kind.code(), kind.hint()).unwrap_or_default();
+            for word in ["GET /", "POST ", "PUT ", "DELETE ", "/api/", "header"] {
+                let own = hint.replace("`vapor api GET /", "");
+                assert!(!own.contains(word), "{}: {hint}", kind.code());
+            }
+        }
     }
 
     #[test]

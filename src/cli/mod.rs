@@ -1,7 +1,8 @@
 //! `vapor`, the command line: a client of the daemon's API and of nothing else.
 //!
 //! The binary parses, calls [`run`] and exits with its code. Each noun of the command line has a
-//! file (`vm/`, `task`, `event`, `pool`, `volume`, `network`, `status`, `raw` for `vapor api`);
+//! file (`vm/`, `task`, `event`, `pool`, `volume`, `transfer` for images, `network`, `iso`,
+//! `os_variant`, `db`, `status`, `raw` for `vapor api`);
 //! under them lie the parts they share:
 //!
 //! - `endpoint` and `client`: where the daemon is, and HTTP to it;
@@ -14,11 +15,15 @@
 
 mod client;
 mod context;
+mod db;
 mod endpoint;
 mod event;
 mod failure;
+mod host;
+mod iso;
 mod network;
 mod operation;
+mod os_variant;
 mod output;
 mod plan;
 mod pool;
@@ -28,7 +33,9 @@ mod sse;
 mod status;
 mod suggest;
 mod task;
+mod template;
 mod text;
+mod transfer;
 mod vm;
 mod volume;
 mod yaml;
@@ -110,12 +117,31 @@ enum Command {
     /// Virtual networks
     #[command(subcommand)]
     Network(network::NetworkCommand),
+    /// The daemon's own database
+    #[command(subcommand)]
+    Db(db::DbCommand),
+    /// ISO images
+    #[command(subcommand)]
+    Iso(iso::IsoCommand),
+    /// Templates of virtual machines
+    #[command(subcommand, visible_alias = "templates")]
+    Template(template::TemplateCommand),
+    /// Operating systems that guests may run
+    #[command(subcommand)]
+    OsVariant(os_variant::OsVariantCommand),
+    /// Show the host: its processors, its memory and its load
+    Host,
+    /// Show what guests can have on this host
+    Capabilities(host::CapabilitiesArgs),
     /// Show whether the daemon and libvirt are well
     Status,
     /// Send any request to the API, and print the reply
     Api(raw::ApiArgs),
     /// Print the completions for a shell
     Completions { shell: clap_complete::Shell },
+    /// Write the manual pages of vapor and its commands into a folder
+    #[command(hide = true)]
+    Man { folder: std::path::PathBuf },
 }
 
 /// Runs one command line, and returns the exit code.
@@ -161,12 +187,24 @@ async fn dispatch(cx: &mut Context, command: Command) -> Result<()> {
         Command::Pool(command) => pool::run(cx, command).await,
         Command::Volume(command) => volume::run(cx, command).await,
         Command::Network(command) => network::run(cx, command).await,
+        Command::Db(command) => db::run(cx, command).await,
+        Command::Iso(command) => iso::run(cx, command).await,
+        Command::Template(command) => template::run(cx, command).await,
+        Command::OsVariant(command) => os_variant::run(cx, command).await,
+        Command::Host => host::run(cx).await,
+        Command::Capabilities(args) => host::capabilities(cx, &args).await,
         Command::Status => status::run(cx).await,
         Command::Api(args) => raw::run(cx, &args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "vapor", &mut script);
             cx.print_document(&script)
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), &folder).map_err(|error| {
+                let what = format!("cannot write manual pages into {}: {error}", folder.display());
+                Failure::new(Exit::Failed, what)
+            })
         }
     }
 }

@@ -41,6 +41,7 @@ pub fn render(cx: &Context, plan: &Plan) -> String {
             let effect = match change.effect {
                 Effect::Live => "live",
                 Effect::NextBoot => "next boot",
+                Effect::NextStart => "next start",
                 Effect::Impossible => "impossible",
             };
             let reason = change.reason.as_deref().unwrap_or_default();
@@ -90,7 +91,8 @@ pub fn render_blockers(cx: &Context, plan: &Plan) -> String {
     text
 }
 
-fn diff_line(cx: &Context, line: &str) -> String {
+/// A line of a unified diff, safe and coloured.
+pub fn diff_line(cx: &Context, line: &str) -> String {
     let safe = super::text::safe_lines(line);
     match line.as_bytes().first() {
         Some(b'+') => cx.paint(Style::Green, &safe),

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::client::{Request, VMS};
+use super::client::{Request, VMS, escape};
 use super::context::Context;
 use super::failure::Failure;
 use super::output::fetch_list;
+use super::volume::Name;
 use crate::error::Kind;
 
 /// Adds the nearest VM's name to a failure that says there is none of that name, unless the daemon
@@ -19,6 +20,26 @@ pub async fn for_vm(cx: &Context, typed: &str, failure: Failure) -> Failure {
 pub async fn for_pool(cx: &Context, typed: &str, failure: Failure) -> Failure {
     let pools = Request::get("/virtualization/storages/pools");
     lookup(cx, Kind::PoolNotFound, pools, "pools", typed, failure).await
+}
+
+/// The same for volumes and their pools.
+pub async fn for_volume(cx: &Context, typed: &Name, failure: Failure) -> Failure {
+    let failure = for_pool(cx, &typed.pool, failure).await;
+    let path = format!("/virtualization/storages/pools/{}/volumes", escape(&typed.pool));
+    let volumes = Request::get(path).query("fields", "name");
+    lookup(cx, Kind::VolumeNotFound, volumes, "volumes", &typed.volume, failure).await
+}
+
+/// The same for ISO images.
+pub async fn for_iso(cx: &Context, typed: &str, failure: Failure) -> Failure {
+    let isos = Request::get("/virtualization/isos").query("fields", "name");
+    lookup(cx, Kind::IsoNotFound, isos, "isos", typed, failure).await
+}
+
+/// The same for networks.
+pub async fn for_network(cx: &Context, typed: &str, failure: Failure) -> Failure {
+    let networks = Request::get("/virtualization/networks").query("fields", "name");
+    lookup(cx, Kind::NetworkNotFound, networks, "networks", typed, failure).await
 }
 
 async fn lookup(

@@ -1,6 +1,7 @@
 //! Whole command lines against a stand-in for the daemon. What the real one answers is held by
 //! tests/cli.rs.
 
+mod change;
 mod stand_in;
 
 use clap::{CommandFactory, Parser};
@@ -274,77 +275,6 @@ fn a_connection_that_breaks_is_tried_again_with_the_same_key() {
 }
 
 #[test]
-fn labels_are_changed_one_by_one_against_the_version_that_was_read() {
-    let run = run(&["vm", "update", "web1", "--label", "stage=prod", "--memory", "4G"], |_, _| {
-        data(vm("web1"))
-    });
-    assert_eq!(run.code, 0, "{}", run.err);
-    assert_eq!(run.seen[1].line, "PATCH /api/v1/virtualization/virtualmachines/web1");
-    assert_eq!(run.seen[1].header("if-match"), Some("\"v7\""));
-    assert_eq!(
-        run.seen[1].json(),
-        json!({"memory": 4096, "labels": {"stage": "prod", "tier": "web"}})
-    );
-}
-
-#[test]
-fn an_update_of_nothing_is_wrong_usage() {
-    let run = run(&["vm", "update", "web1"], |_, _| data(Value::Null));
-    assert_eq!((run.code, run.seen.len()), (2, 0));
-}
-
-#[test]
-fn create_sends_the_flat_form_where_it_can() {
-    let args = "vm create web1 --memory 2G --vcpus 2 --disk 20 --pool fast --os-type linux --start --label a=b";
-    let run = run(&args.split(' ').collect::<Vec<_>>(), |_, _| {
-        let mut created = vm("web1");
-        created["state"] = json!("running");
-        Answer::Reply(201, json!({"status": "success", "data": created}))
-    });
-    assert_eq!((run.code, run.out.as_str()), (0, "web1 created and started\n"), "{}", run.err);
-    assert_eq!(
-        run.seen[0].json(),
-        json!({"name": "web1", "memory": 2048, "vcpus": 2, "disk_size": 20, "pool": "fast",
-            "os_type": "linux", "labels": {"a": "b"}, "start": true})
-    );
-}
-
-#[test]
-fn create_sends_disks_and_nics_in_the_full_form() {
-    let args = "vm create w --memory 512 --vcpus 1 --disk 20 --cdrom iso/d.iso --network bridge:br0 --network user";
-    let run = run(&args.split(' ').collect::<Vec<_>>(), |_, _| data(vm("w")));
-    let body = run.seen[0].json();
-    assert_eq!(body["storage"]["disks"][0]["size"], 20);
-    assert_eq!(body["storage"]["disks"][1]["device"], "cdrom");
-    assert_eq!(body["os"]["boot"], json!(["hd", "cdrom"]));
-    assert_eq!(body["networks"], json!([{"type": "bridge", "source": "br0"}, {"type": "user"}]));
-}
-
-#[test]
-fn a_file_gives_the_body_and_options_win() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let json = write("vm.json", r#"{"name": "a", "memory": 512, "vcpus": 1}"#);
-    let toml = write("vm.toml", "name = \"a\"\nmemory = 512\nvcpus = 1\n");
-    for file in [json, toml] {
-        let run = run(&["vm", "create", "-f", &file, "--vcpus", "4"], |_, _| data(vm("a")));
-        assert_eq!(
-            run.seen[0].json(),
-            json!({"name": "a", "memory": 512, "vcpus": 4}),
-            "{}",
-            run.err
-        );
-    }
-    let broken = write("broken.json", "{");
-    let run = run(&["vm", "create", "-f", &broken], |_, _| data(Value::Null));
-    assert_eq!((run.code, run.seen.len()), (2, 0));
-}
-
-#[test]
 fn the_definition_leaves_byte_by_byte_and_comes_back_as_xml() {
     let xml = "<domain>\n  <name>w\u{9b}</name>\n</domain>\n";
     let shown = run(&["vm", "xml", "web1", "--inactive"], |_, _| {
@@ -507,4 +437,78 @@ fn an_edit_is_checked_against_the_version_it_began_with() {
     assert_eq!((run.code, run.out.as_str()), (0, "web1 redefined\n"), "{}", run.err);
     let put = &run.seen[2];
     assert_eq!((put.body.as_str(), put.header("if-match")), ("<new/>", Some("\"v7\"")));
+}
+
+#[test]
+fn versions_are_listed_shown_compared_and_gone_back_to() {
+    let versions = || {
+        let by_vapor = json!({"number": 2, "at": "2026-11-21T01:00:00Z", "by": "unix:ann",
+            "task": ID, "operation": "vm.update", "bytes": 2048});
+        let outside = json!({"number": 1, "at": "2026-11-21T00:00:00Z", "by": null, "task": null,
+            "operation": null, "bytes": 1024});
+        json!({"definitions": [by_vapor, outside], "count": 2, "total": 2, "next": null})
+    };
+    let listed = run(&["vm", "history", "web1"], move |_, _| data(versions()));
+    assert!(listed.seen[0].line.contains("/virtualmachines/web1/definitions?"));
+    let mut lines = listed.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(lines.next().unwrap(), ["VERSION", "AGE", "BY", "OPERATION"]);
+    let second = lines.next().unwrap();
+    assert_eq!((second[0], &second[2..]), ("2", &["unix:ann", "vm.update"][..]));
+    let first = lines.next().unwrap();
+    assert_eq!((first[0], &first[2..]), ("1", &["outside", "-"][..]));
+
+    let content = json!({"number": 1, "at": "2026-11-21T00:00:00Z", "by": null, "task": null,
+        "operation": null, "bytes": 9, "xml": "<domain/>\n"});
+    let shown = run(&["vm", "history", "web1", "1"], move |_, _| data(content.clone()));
+    assert_eq!(shown.out, "<domain/>\n");
+    assert!(shown.seen[0].line.ends_with("/web1/definitions/1"), "{}", shown.seen[0].line);
+
+    let two = run(&["vm", "diff", "web1", "1", "2"], |_, _| {
+        data(json!({"from": 1, "to": 2, "diff": "-<a/>\n+<b/>\n"}))
+    });
+    assert_eq!((two.code, two.out.as_str()), (0, "-<a/>\n+<b/>\n"));
+    assert!(two.seen[0].line.ends_with("/definitions/1/diff?to=2"), "{}", two.seen[0].line);
+    let same =
+        run(&["vm", "diff", "web1", "1"], |_, _| data(json!({"from": 1, "to": null, "diff": ""})));
+    assert_eq!((same.code, same.out.as_str()), (0, ""));
+    assert!(same.err.contains("no difference"), "{}", same.err);
+
+    let mut waiting = vm("web1");
+    waiting["pending"] = json!({"changes": [{"field": "memory", "running": 1, "next_boot": 2}]});
+    let back = run(&["vm", "rollback", "web1", "1"], move |_, _| data(waiting.clone()));
+    assert_eq!((back.code, back.out.as_str()), (0, "web1 rolled back to version 1\n"));
+    assert!(back.err.contains("next boot"), "{}", back.err);
+    assert!(back.seen[0].line.starts_with("POST /api/v1/virtualization/virtualmachines/web1/"));
+    assert!(back.seen[0].line.ends_with("/definitions/1/rollback"), "{}", back.seen[0].line);
+    let none = run(&["vm", "rollback", "web1", "7"], |_, _| {
+        error(404, "DEFINITION_NOT_FOUND", "no version 7")
+    });
+    assert_eq!(none.code, 3, "{}", none.err);
+    assert!(Cli::try_parse_from(["vapor", "vm", "rollback", "web1", "0"]).is_err());
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    fn pages(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        found.push((format!("{name}.1"), about));
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            pages(below, &format!("{name}-{}", below.get_name()), found);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let written = run(&["man", &folder.path().display().to_string()], |_, _| data(json!(null)));
+    assert_eq!((written.code, written.seen.len()), (0, 0), "{}", written.err);
+    let mut expected = Vec::new();
+    pages(&Cli::command(), "vapor", &mut expected);
+    assert!(expected.len() > 50, "{expected:?}");
+    for (page, about) in expected {
+        let text = std::fs::read_to_string(folder.path().join(&page));
+        let text = text.unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(!about.is_empty(), "{page} says nothing");
+        let said = text.replace('\\', "");
+        // Quotation marks are spelled in another way there.
+        let plain = about.split(['\'', '"', '`', '\n']).next().unwrap();
+        assert!(said.contains(plain), "{page} lacks {about:?}");
+    }
 }

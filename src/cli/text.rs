@@ -155,6 +155,21 @@ pub fn parse_gib(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads the size of a volume: GiB, or with a unit (`512M`, `20G`, `1T`, `4096B`). Returns bytes.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_size(text)?;
+    let power = match unit.as_str() {
+        "b" => 0,
+        "k" | "ki" | "kib" => 10,
+        "m" | "mi" | "mib" => 20,
+        "" | "g" | "gi" | "gib" => 30,
+        "t" | "ti" | "tib" => 40,
+        "p" | "pi" | "pib" => 50,
+        _ => return Err(format!("unknown unit {unit:?}: use K, M, G, T (powers of 1024) or B")),
+    };
+    number.checked_mul(1 << power).ok_or_else(|| "too large".to_owned())
+}
+
 fn split_size(text: &str) -> Result<(u64, String), String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -216,6 +231,13 @@ mod tests {
             assert!(parse_mib(bad).is_err(), "{bad}");
         }
         assert!(parse_gib("512M").is_err());
+        assert_eq!(
+            ["10", "10G", "512M", "1 KiB", "7b"].map(parse_bytes),
+            [10 << 30, 10 << 30, 512 << 20, 1024, 7].map(Ok)
+        );
+        for bad in ["", "1.5G", "10X", "99999999999G", "-1"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

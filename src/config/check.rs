@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::file::Reader;
-use super::{Config, Database, DomainType, Libvirt, Limits, Log, LogFormat, Places, Server};
+use super::{
+    Config, Database, DomainType, Libvirt, Limits, Log, LogFormat, MemoryOvercommit, Places,
+    Security, Server,
+};
 use crate::store::Synchronous;
 
 /// The kernel's limit for the path of a Unix socket.
@@ -19,6 +22,7 @@ pub(super) fn build(reader: &mut Reader<'_>, places: &Places) -> Config {
         server: server(reader, places),
         database: database(reader, places),
         libvirt: libvirt(reader, places),
+        security: security(reader),
         limits: limits(reader),
         log: log(reader),
     }
@@ -88,11 +92,16 @@ fn libvirt(reader: &mut Reader<'_>, places: &Places) -> Libvirt {
     }
 }
 
+fn security(reader: &mut Reader<'_>) -> Security {
+    Security { virtiofs_roots: reader.paths("security", "virtiofs_roots").unwrap_or_default() }
+}
+
 fn limits(reader: &mut Reader<'_>) -> Limits {
     const S: &str = "limits";
     let default = Limits::default();
     let mut number = |key, range, default| reader.number(S, key, range).unwrap_or(default);
-    Limits {
+    let limits = Limits {
+        memory_overcommit: MemoryOvercommit::default(),
         body_bytes: number("body_bytes", 1_024..=1 << 30, default.body_bytes),
         max_connections: number("max_connections", 1..=1_000_000, default.max_connections),
         header_seconds: number("header_seconds", 1..=3_600, default.header_seconds),
@@ -101,7 +110,22 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         drain_seconds: number("drain_seconds", 0..=86_400, default.drain_seconds),
         tasks_keep_days: number("tasks_keep_days", 1..=36_500, default.tasks_keep_days),
         events_keep: number("events_keep", 1_000..=100_000_000, default.events_keep),
-    }
+        definition_versions: number("definition_versions", 0..=10_000, default.definition_versions),
+        transfers: number("transfers", 1..=256, default.transfers),
+        upload_expire_seconds: number(
+            "upload_expire_seconds",
+            1..=31_536_000,
+            default.upload_expire_seconds,
+        ),
+        upload_stall_seconds: number(
+            "upload_stall_seconds",
+            1..=3_600,
+            default.upload_stall_seconds,
+        ),
+    };
+    let overcommit = [("warn", MemoryOvercommit::Warn), ("refuse", MemoryOvercommit::Refuse)];
+    let memory_overcommit = reader.word(S, "memory_overcommit", &overcommit).unwrap_or_default();
+    Limits { memory_overcommit, ..limits }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {

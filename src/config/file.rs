@@ -111,6 +111,23 @@ impl<'t> Reader<'t> {
         None
     }
 
+    /// Several absolute paths.
+    pub fn paths(&mut self, section: &'static str, key: &'static str) -> Option<Vec<PathBuf>> {
+        let value = self.take(section, key)?;
+        let paths: Option<Vec<PathBuf>> = match &value {
+            DeValue::Array(entries) => entries
+                .iter()
+                .map(|entry| entry.get_ref().as_str().map(PathBuf::from))
+                .map(|path| path.filter(|path| path.is_absolute()))
+                .collect(),
+            _ => None,
+        };
+        if paths.is_none() {
+            self.reject(section, key, "must be a list of absolute paths in quotes");
+        }
+        paths
+    }
+
     /// `true` or `false`.
     pub fn flag(&mut self, section: &'static str, key: &'static str) -> Option<bool> {
         match self.take(section, key)? {

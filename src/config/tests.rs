@@ -186,6 +186,19 @@ fn root_has_the_systems_places_and_others_the_xdg_folders() {
 }
 
 #[test]
+fn what_a_running_daemon_cannot_take_over_is_named() {
+    let running = parse("").unwrap();
+    let text = "[limits]\nbody_bytes = 2048\n[log]\nlevel = \"debug\"\n";
+    assert_eq!(running.fixed_differences(&parse(text).unwrap()), [""; 0]);
+    let text = "[server]\nport = 1\n[database]\nreaders = 2\n[libvirt]\nenabled = false\n[log]\n\
+                format = \"json\"\n";
+    assert_eq!(
+        running.fixed_differences(&parse(text).unwrap()),
+        ["[server]", "[database]", "[libvirt]", "format in [log]"]
+    );
+}
+
+#[test]
 fn a_named_file_must_be_there() {
     let error = Config::load(Some(Path::new("/nonexistent/vapor.conf"))).unwrap_err();
     assert_eq!(error.kind(), Kind::Config);

@@ -78,6 +78,12 @@ fn limit(session: &Session, domain: &Domain, name: &str, timeout_s: u32) -> Resu
         .map_err(session.failed("ask the guest agent of", What::Vm(name)))
 }
 
+/// Bounds the wait for the agent's answers to what libvirt asks it on its own account.
+pub fn limit_wait(session: &Session, uuid: Uuid, timeout_s: u32) -> Result<()> {
+    let (domain, name) = find(session, uuid)?;
+    limit(session, &domain, &name, timeout_s)
+}
+
 /// Asks the agent for host name, operating system and time zone, each with at most `timeout_s`.
 ///
 /// An agent that knows only some of them tells those; it is an error only if it tells none.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use virt::connect::Connect;
 
 use super::event::LibvirtEvent;
+use super::ffi::event_loop;
 use super::ffi::events::{
     CloseNotice, Subscription, subscribe, unsubscribe, unwatch_close, watch_close,
 };
@@ -33,15 +34,23 @@ struct Registered {
 impl Link {
     /// Opens a connection and turns keepalive on. Blocks until libvirt answers.
     pub(super) fn open(config: &HypervisorConfig) -> Result<Link, virt::error::Error> {
-        // The binding panics on a NUL; `Hypervisor::start` has refused such a URI.
-        #[expect(clippy::disallowed_methods, reason = "the one place that opens connections")]
-        let connect = Connect::open(Some(&config.uri))?;
+        let connect = connect(config)?;
         let interval =
             i32::try_from(config.keepalive_interval.as_secs().max(1)).unwrap_or(i32::MAX);
         if let Err(error) = connect.set_keep_alive(interval, config.keepalive_count) {
             // The test driver has no transport to keep alive.
             tracing::debug!(%error, "no keepalive on this connection");
         }
+        Link::of(connect)
+    }
+
+    /// Opens a connection whose socket only its callers read: without events and keepalive, and with
+    /// libvirt's peer waiting for whoever does not read.
+    pub(super) fn open_apart(config: &HypervisorConfig) -> Result<Link, virt::error::Error> {
+        Link::of(event_loop::apart(|| connect(config))?)
+    }
+
+    fn of(connect: Connect) -> Result<Link, virt::error::Error> {
         let driver = connect.driver_type()?;
         let libvirt_version = connect.lib_version()?;
         Ok(Link { connect, driver, libvirt_version, registered: Mutex::default() })
@@ -87,4 +96,10 @@ impl Link {
             unsubscribe(&self.connect, subscription);
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that opens connections")]
+fn connect(config: &HypervisorConfig) -> Result<Connect, virt::error::Error> {
+    // The binding panics on a NUL; `Hypervisor::start` has refused such a URI.
+    Connect::open(Some(&config.uri))
 }

@@ -11,7 +11,15 @@ use serde_json::json;
 use uuid::Uuid;
 use virt::sys;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
+
+/// Leaves out what vanished while a list was read.
+pub(super) fn present<T>(result: Result<T>, gone: Kind) -> Option<Result<T>> {
+    match result {
+        Err(error) if error.kind() == gone => None,
+        other => Some(other),
+    }
+}
 
 /// The object a call is about, for messages and for the choice of the kind.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +84,9 @@ fn classify(code: u32, domain: u32, text: &str, what: &What<'_>, alive: bool) ->
         return Kind::LibvirtUnavailable;
     }
     let about_vm = matches!(what, What::Vm(_) | What::VmId(_));
+    if let Some(kind) = classify_pool(code, text, what).or_else(|| classify_volume(text, what)) {
+        return kind;
+    }
     match code {
         sys::VIR_ERR_NO_DOMAIN => Kind::VmNotFound,
         sys::VIR_ERR_NO_STORAGE_POOL => Kind::PoolNotFound,
@@ -96,8 +107,13 @@ fn classify(code: u32, domain: u32, text: &str, what: &What<'_>, alive: bool) ->
         | sys::VIR_ERR_NO_SUPPORT
         | sys::VIR_ERR_ARGUMENT_UNSUPPORTED
         | sys::VIR_ERR_OPERATION_UNSUPPORTED => Kind::NotSupported,
+        sys::VIR_ERR_OPERATION_FAILED if lacks_firmware(text) => Kind::NotSupported,
         sys::VIR_ERR_DOM_EXIST => Kind::VmAlreadyExists,
         sys::VIR_ERR_STORAGE_VOL_EXIST => Kind::VolumeAlreadyExists,
+        sys::VIR_ERR_NETWORK_EXIST => Kind::NetworkAlreadyExists,
+        _ if matches!(what, What::Network(_)) && network_kind(text).is_some() => {
+            network_kind(text).unwrap_or(Kind::LibvirtRefused)
+        }
         sys::VIR_ERR_OPERATION_FAILED
             if about_vm
                 && (text.contains("already exists with uuid")
@@ -129,6 +145,83 @@ fn classify(code: u32, domain: u32, text: &str, what: &What<'_>, alive: bool) ->
         }
         _ => Kind::LibvirtRefused,
     }
+}
+
+/// Whether libvirt found no firmware image with what a definition asks for: "Unable to find 'efi'
+/// firmware that is compatible with the current configuration", in older versions "Unable to find any
+/// firmware to satisfy 'efi'".
+fn lacks_firmware(text: &str) -> bool {
+    text.contains("Unable to find") && text.contains(" firmware ")
+}
+
+/// What libvirt's text means for a network: its codes are catch-alls there.
+fn network_kind(text: &str) -> Option<Kind> {
+    if text.contains("already exists with uuid") || text.contains("already defined with uuid") {
+        Some(Kind::NetworkAlreadyExists)
+    } else if text.contains("already active") {
+        Some(Kind::NetworkAlreadyActive)
+    } else if text.contains("already in use") {
+        // "bridge name 'x' already in use.", "Network is already in use by interface x"
+        Some(Kind::NetworkConflict)
+    } else {
+        None
+    }
+}
+
+/// What only libvirt's text tells of pools.
+fn classify_pool(code: u32, text: &str, what: &What<'_>) -> Option<Kind> {
+    if !matches!(what, What::Pool(_)) {
+        return None;
+    }
+    let is_failure = code == sys::VIR_ERR_OPERATION_FAILED;
+    if is_failure && text.contains("Storage source conflict with pool") {
+        Some(Kind::PoolConflict)
+    } else if is_failure
+        && (text.contains("already exists with uuid") || text.contains("already defined with uuid"))
+    {
+        Some(Kind::PoolAlreadyExists)
+    } else if text.contains("is already active") || text.contains("is still active") {
+        Some(Kind::PoolActive)
+    } else if text.contains("asynchronous jobs running") {
+        Some(Kind::PoolBusy)
+    } else if text.contains("missing backend for pool type") {
+        Some(Kind::NotSupported)
+    } else {
+        None
+    }
+}
+
+/// What only libvirt's text tells of volumes.
+fn classify_volume(text: &str, what: &What<'_>) -> Option<Kind> {
+    if !matches!(what, What::Volume { .. }) {
+        return None;
+    }
+    let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    if says(&["is still being allocated", "is still in use"]) {
+        Some(Kind::VolumeBusy)
+    } else if says(&["has asynchronous jobs running"]) {
+        Some(Kind::PoolBusy)
+    } else if text.starts_with("Requested operation is not valid: volume target path")
+        && text.ends_with("already exists")
+    {
+        Some(Kind::VolumeAlreadyExists)
+    } else if says(&["File too large", "size is too large", "shrink capacity below"]) {
+        Some(Kind::Impossible)
+    } else if says(&["Cannot find 'scrub' in path"]) {
+        Some(Kind::NotSupported)
+    } else if says(&["Failed to create file", "Could not create"])
+        && text.contains("No such file or directory")
+    {
+        // Its folder is gone.
+        Some(Kind::PoolInactive)
+    } else {
+        None
+    }
+}
+
+/// The pool that libvirt names as the one in conflict.
+fn conflicting_pool(text: &str) -> Option<&str> {
+    text.split_once("conflict with pool: '")?.1.strip_suffix('\'')
 }
 
 /// Which state was the wrong one, where libvirt's text tells.
@@ -164,20 +257,50 @@ pub(super) fn translate(
         Kind::VmNotRunning => format!("cannot {doing} {what}: it is not running"),
         Kind::GuestAgentUnavailable => format!("the guest agent of {what} does not answer"),
         Kind::InvalidDefinition => format!("libvirt does not accept the XML to {doing} {what}"),
+        Kind::NotSupported if lacks_firmware(text) => {
+            format!("cannot {doing} {what}: this host has no firmware with what is asked for")
+        }
         Kind::NotSupported => format!("libvirt cannot {doing} {what} here"),
         Kind::VmAlreadyExists => format!("cannot {doing} {what}: its name or UUID is taken"),
         Kind::VolumeAlreadyExists => format!("cannot {doing} {what}: it exists already"),
-        Kind::PoolInactive => format!("cannot {doing} {what}: the storage pool is not active"),
+        Kind::PoolAlreadyExists => format!("cannot {doing} {what}: its name or UUID is taken"),
+        Kind::PoolConflict => format!(
+            "cannot {doing} {what}: its storage is that of pool {:?}",
+            conflicting_pool(text).unwrap_or("another")
+        ),
+        Kind::PoolActive => format!("cannot {doing} {what}: it is active"),
+        Kind::PoolBusy => format!("cannot {doing} {what}: libvirt works on its volumes"),
+        Kind::VolumeBusy => format!("cannot {doing} {what}: libvirt works on it"),
+        Kind::PoolInactive => {
+            format!("cannot {doing} {what}: the storage pool is not active, or its folder is gone")
+        }
         Kind::NetworkInactive => format!("cannot {doing} {what}: the network is not active"),
+        Kind::NetworkAlreadyExists => format!("cannot {doing} {what}: its name or UUID is taken"),
+        Kind::NetworkAlreadyActive => format!("cannot {doing} {what}: it is active already"),
+        Kind::NetworkConflict => {
+            format!("cannot {doing} {what}: its bridge or its addresses are in use already")
+        }
         Kind::InsufficientSpace => format!("cannot {doing} {what}: no space left"),
         Kind::LibvirtUnavailable => {
             format!("libvirt went away when asked to {doing} {what}")
         }
         _ => format!("libvirt refused to {doing} {what}"),
     };
-    Error::new(kind, message)
+    let error = Error::new(kind, message)
         .with_detail("libvirt", json!({"code": code, "domain": domain, "text": text}))
-        .with_source(error.clone())
+        .with_source(error.clone());
+    let error = if kind == Kind::NotSupported && lacks_firmware(text) {
+        error.with_hint(
+            "another machine, os.enrolled_keys false or no os.secure_boot may have one; the packages \
+             ovmf and edk2-ovmf bring firmware",
+        )
+    } else {
+        error
+    };
+    match conflicting_pool(text).filter(|_| kind == Kind::PoolConflict) {
+        Some(pool) => error.with_detail("pool", pool),
+        None => error,
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +341,71 @@ mod tests {
         let text = "Requested operation is not valid: network 'lab' is not active";
         let kind = classify(sys::VIR_ERR_OPERATION_INVALID, sys::VIR_FROM_NETWORK, text, &VM, true);
         assert_eq!(kind, Kind::NetworkInactive);
+    }
+
+    #[test]
+    fn what_stands_in_a_networks_way_is_told_apart() {
+        let what = What::Network("lab");
+        let kind = |text| {
+            classify(sys::VIR_ERR_OPERATION_FAILED, sys::VIR_FROM_NETWORK, text, &what, true)
+        };
+        assert_eq!(
+            kind("operation failed: network 'lab' already exists with uuid 1-2"),
+            Kind::NetworkAlreadyExists
+        );
+        let text = "internal error: Network is already in use by interface eth0";
+        assert_eq!(kind(text), Kind::NetworkConflict);
+        assert_eq!(kind("bridge name 'br0' already in use."), Kind::NetworkConflict);
+        let text = "Requested operation is not valid: network is already active";
+        assert_eq!(kind(text), Kind::NetworkAlreadyActive);
+        assert_eq!(kind("something else"), Kind::LibvirtRefused);
+    }
+
+    #[test]
+    fn the_storage_drivers_words_are_told_apart_where_its_codes_are_not() {
+        let what = What::Volume { pool: "p", name: "a" };
+        let kind = |code, text| classify(code, sys::VIR_FROM_STORAGE, text, &what, true);
+        for (code, text, expected) in [
+            (
+                sys::VIR_ERR_OPERATION_INVALID,
+                "Requested operation is not valid: volume 'a' is still being allocated.",
+                Kind::VolumeBusy,
+            ),
+            (
+                sys::VIR_ERR_OPERATION_INVALID,
+                "Requested operation is not valid: volume target path '/p/a' already exists",
+                Kind::VolumeAlreadyExists,
+            ),
+            (
+                sys::VIR_ERR_INTERNAL_ERROR,
+                "internal error: pool 'p' has asynchronous jobs running.",
+                Kind::PoolBusy,
+            ),
+            (
+                sys::VIR_ERR_SYSTEM_ERROR,
+                "cannot extend file '/p/a': File too large",
+                Kind::Impossible,
+            ),
+            (
+                sys::VIR_ERR_SYSTEM_ERROR,
+                "Cannot find 'scrub' in path: No such file or directory",
+                Kind::NotSupported,
+            ),
+        ] {
+            assert_eq!(kind(code, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_firmware_that_the_host_lacks_is_no_failure_of_libvirts() {
+        for text in [
+            "operation failed: Unable to find 'efi' firmware that is compatible with the current \
+             configuration",
+            "operation failed: Unable to find any firmware to satisfy 'efi'",
+        ] {
+            let kind = classify(sys::VIR_ERR_OPERATION_FAILED, sys::VIR_FROM_QEMU, text, &VM, true);
+            assert_eq!(kind, Kind::NotSupported, "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! The host itself.
 
+use virt::enumutil::Enum;
+use virt::error::ErrorNumber;
+
 use super::error::What;
 use super::session::{Session, without_nul};
 use crate::error::Result;
+use crate::model::vm_request::PciAddress;
 
 /// Versions, as `11.3.0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,19 @@ pub fn versions(session: &Session) -> Result<Versions> {
             .map(version_text),
         library: virt::connect::Connect::version().map(version_text).unwrap_or_default(),
     })
+}
+
+/// Whether libvirt knows a PCI device (`virNodeDeviceLookupByName`).
+pub fn has_pci_device(session: &Session, address: PciAddress) -> Result<bool> {
+    let PciAddress { domain, bus, slot, function } = address;
+    let name = format!("pci_{domain:04x}_{bus:02x}_{slot:02x}_{function:x}");
+    match session.connect().lookup_node_device_by_name(&name) {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Enum::Known(ErrorNumber::NoNodeDevice) => Ok(false),
+        // Drivers without node devices have none.
+        Err(error) if error.code() == Enum::Known(ErrorNumber::NoSupport) => Ok(false),
+        Err(error) => Err(session.failed("look up a device of", What::Host)(error)),
+    }
 }
 
 /// `virConnectGetCapabilities`.

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::event::LibvirtEvent;
 use super::ffi;
@@ -15,6 +15,10 @@ use super::session::Session;
 use super::supervisor::{self, Signal};
 use crate::error::{Error, Kind, Result};
 use crate::model::host::LibvirtStatus;
+
+/// How long libvirt's event loop may be silent, which comes round every five seconds, before it
+/// counts as hung.
+const EVENT_LOOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How the hypervisor is reached and how much may be under way there.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub struct HypervisorConfig {
     pub agent_workers: usize,
     /// How many calls may wait in each lane before further ones are refused.
     pub queue_depth: usize,
+    /// How many streams of volumes' bytes may be open at once.
+    pub streams: usize,
     /// How long a connection may be silent before it is probed; whole seconds.
     pub keepalive_interval: Duration,
     /// How many probes may stay unanswered before the connection counts as lost.
@@ -49,6 +55,7 @@ impl HypervisorConfig {
             slow_workers: 4,
             agent_workers: 4,
             queue_depth: 256,
+            streams: 8,
             keepalive_interval: Duration::from_secs(5),
             keepalive_count: 3,
             reconnect_min: Duration::from_millis(100),
@@ -67,6 +74,8 @@ pub struct Hypervisor(Arc<Inner>);
 pub(super) struct Shared {
     pub(super) config: HypervisorConfig,
     pub(super) lanes: Vec<Arc<LanePool>>,
+    /// A place for each stream that may be open.
+    pub(super) streams: Arc<Semaphore>,
     pub(super) status: watch::Sender<LibvirtStatus>,
     pub(super) stopping: AtomicBool,
     /// Milliseconds until the next attempt to connect, for Retry-After.
@@ -154,6 +163,7 @@ impl Hypervisor {
             .map(|lane| Arc::new(LanePool::new(*lane, &config, signals.clone())))
             .collect();
         let shared = Arc::new(Shared {
+            streams: Arc::new(Semaphore::new(config.streams)),
             config,
             lanes,
             status,
@@ -242,6 +252,15 @@ impl Hypervisor {
         Ok((pool, ticket, answer))
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// Streams of volumes' bytes that are open.
+    pub fn streams_open(&self) -> usize {
+        self.0.shared.config.streams.saturating_sub(self.0.shared.streams.available_permits())
+    }
+
     /// Whether libvirt answers, and since when.
     pub fn status(&self) -> LibvirtStatus {
         self.0.shared.status.borrow().clone()
@@ -257,6 +276,24 @@ impl Hypervisor {
         self.0.shared.lanes.iter().map(|lane| lane.gauge()).collect()
     }
 
+    /// What in this process keeps libvirt from being asked, if anything does: the event loop hangs, a
+    /// thread is gone, a lane does not take its work. libvirt's own health is not meant.
+    pub fn defect(&self) -> Option<String> {
+        let shared = &self.0.shared;
+        if shared.stopping.load(Ordering::SeqCst) {
+            return None;
+        }
+        let silence = ffi::event_loop_silence();
+        if silence > EVENT_LOOP_PATIENCE {
+            let seconds = silence.as_secs();
+            return Some(format!("libvirt's event loop has not come round for {seconds} s"));
+        }
+        if shared.config.enabled && shared.ended.load(Ordering::SeqCst) {
+            return Some("the thread that keeps libvirt's connections is gone".to_owned());
+        }
+        shared.lanes.iter().find_map(|lane| lane.defect())
+    }
+
     /// Worker threads alive in all lanes, spares included.
     pub fn workers_alive(&self) -> usize {
         self.gauges().iter().map(|gauge| gauge.workers).sum()
@@ -267,7 +304,8 @@ impl Hypervisor {
     pub async fn stop(&self) {
         self.0.begin_stop();
         for _ in 0..250 {
-            if self.0.shared.ended.load(Ordering::SeqCst) && self.workers_alive() == 0 {
+            let ended = self.0.shared.ended.load(Ordering::SeqCst);
+            if ended && self.workers_alive() == 0 && self.streams_open() == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

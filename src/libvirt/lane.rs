@@ -1,7 +1,7 @@
 //! Worker lanes: bounded queues in front of named threads that call libvirt.
 //!
-//! A worker is born at an index; four neighbouring indices share a connection (see [`super`]). Its
-//! life:
+//! A worker is born at an index, when work waits that nobody idle will take; four neighbouring indices
+//! share a connection (see [`super`]). Its life:
 //!
 //! ```text
 //! idle ──▶ running ──(in time)──▶ idle
@@ -24,12 +24,11 @@ use super::session::Session;
 use super::supervisor::Signal;
 use crate::error::{Error, Kind, Result};
 
-/// How many workers share a connection: one less than the five calls libvirtd serves per client,
-/// because at the fifth it stops reading and the client's keepalive starves.
-const WORKERS_PER_CONNECTION: usize = 4;
-
 /// How long a call may take before others stop waiting for its worker, however patient its caller.
 const RELIEF: Duration = Duration::from_secs(2);
+
+/// How long work may wait beside an idle worker before the lane counts as broken.
+const NEGLECT: Duration = Duration::from_secs(5);
 
 /// How many workers a lane may add while others are stuck.
 const SPARE_WORKERS: usize = 2;
@@ -55,6 +54,17 @@ impl Lane {
             Lane::Quick => "quick",
             Lane::Slow => "slow",
             Lane::Agent => "agent",
+        }
+    }
+
+    /// How many workers share a connection, at most. At the fifth call of one client libvirtd stops
+    /// reading, and the client's keepalive starves. Where many calls are made at once, fewer do: calls
+    /// that share a connection hand it to each other, which costs more than the calls themselves. Three
+    /// workers that read a thousand domains by one take twice the processor time of three with one each.
+    const fn sharers(self) -> usize {
+        match self {
+            Lane::Quick => 2,
+            Lane::Slow | Lane::Agent => 4,
         }
     }
 
@@ -167,7 +177,7 @@ impl Slot {
 /// The state of one worker; absent if there is no thread at its index.
 #[derive(Clone, Copy)]
 enum Worker {
-    Idle,
+    Idle { since: Instant },
     Running { due: Instant },
 }
 
@@ -180,6 +190,10 @@ struct State {
 impl State {
     fn alive(&self) -> usize {
         self.workers.iter().flatten().count()
+    }
+
+    fn idle(&self) -> usize {
+        self.workers.iter().flatten().filter(|worker| matches!(worker, Worker::Idle { .. })).count()
     }
 
     fn stuck(&self, now: Instant) -> usize {
@@ -218,7 +232,7 @@ impl LanePool {
                 closed: false,
             }),
             wake: Condvar::new(),
-            slots: (0..places.div_ceil(WORKERS_PER_CONNECTION)).map(|_| Slot::default()).collect(),
+            slots: (0..places.div_ceil(lane.sharers())).map(|_| Slot::default()).collect(),
             signals,
         }
     }
@@ -228,13 +242,9 @@ impl LanePool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the nominal workers.
+    /// Starts the first worker, so that a host that has no thread to give is known at the start.
     pub(super) fn start(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<()> {
-        let mut state = self.lock();
-        for _ in 0..self.nominal {
-            self.spawn(shared, &mut state).map_err(Error::internal)?;
-        }
-        Ok(())
+        self.spawn(shared, &mut self.lock()).map_err(Error::internal)
     }
 
     fn spawn(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut State) -> std::io::Result<()> {
@@ -243,7 +253,7 @@ impl LanePool {
         std::thread::Builder::new()
             .name(format!("lv-{}-{index}", self.lane.as_str()))
             .spawn(move || lane.work(index, &shared))?;
-        state.workers[index] = Some(Worker::Idle);
+        state.workers[index] = Some(Worker::Idle { since: Instant::now() });
         Ok(())
     }
 
@@ -261,7 +271,7 @@ impl LanePool {
             .with_retry_after(Duration::from_secs(1)));
         }
         state.queue.push_back(job);
-        self.relieve(shared, &mut state);
+        self.man(shared, &mut state);
         self.wake.notify_one();
         Ok(())
     }
@@ -273,27 +283,32 @@ impl LanePool {
             state.queue.retain(|job| job.ticket.0.load(Ordering::SeqCst) != ABANDONED);
             return Refusal::NeverBegan;
         }
-        self.relieve(shared, &mut state);
+        self.man(shared, &mut state);
         Refusal::StillRunning
     }
 
     /// Starts a spare if work waits while workers are stuck.
     pub(super) fn tick(self: &Arc<Self>, shared: &Arc<Shared>) {
-        self.relieve(shared, &mut self.lock());
+        self.man(shared, &mut self.lock());
     }
 
-    fn relieve(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut State) {
-        let stuck = state.stuck(Instant::now());
-        if state.closed || state.queue.is_empty() || stuck == 0 {
+    /// Starts a worker for each job that none is idle for, up to the nominal number of workers that
+    /// are not stuck.
+    fn man(self: &Arc<Self>, shared: &Arc<Shared>, state: &mut State) {
+        let unattended = state.queue.len().saturating_sub(state.idle());
+        if state.closed || unattended == 0 {
             return;
         }
-        let missing = self.nominal.saturating_sub(state.alive() - stuck);
+        let stuck = state.stuck(Instant::now());
+        let missing = self.nominal.saturating_sub(state.alive() - stuck).min(unattended);
         for _ in 0..missing.min(state.workers.len() - state.alive()) {
-            tracing::warn!(
-                lane = self.lane.as_str(),
-                stuck,
-                "a libvirt call is stuck; adding a worker"
-            );
+            if state.alive() >= self.nominal {
+                tracing::warn!(
+                    lane = self.lane.as_str(),
+                    stuck,
+                    "a libvirt call is stuck; adding a worker"
+                );
+            }
             if let Err(error) = self.spawn(shared, state) {
                 tracing::error!(%error, "cannot start a libvirt worker");
                 return;
@@ -314,6 +329,25 @@ impl LanePool {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
+    }
+
+    /// What keeps this lane from working although libvirt would let it: its threads are gone, or they
+    /// idle while work waits. Calls that libvirt does not answer are no such thing.
+    pub(super) fn defect(&self) -> Option<String> {
+        let state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let lane = self.lane.as_str();
+        if state.alive() == 0 {
+            return Some(format!("the libvirt lane {lane} has no worker left"));
+        }
+        let long = |since: Instant| since.elapsed() > NEGLECT;
+        let idles = |worker: &Worker| matches!(worker, Worker::Idle { since } if long(*since));
+        let idle = state.workers.iter().flatten().any(idles);
+        let waits = state.queue.front().is_some_and(|job| long(job.queued));
+        (idle && waits)
+            .then(|| format!("work waits in the libvirt lane {lane} while a worker idles"))
     }
 
     pub(super) fn gauge(&self) -> LaneGauge {
@@ -344,7 +378,7 @@ impl LanePool {
     }
 
     fn perform(&self, index: usize, shared: &Shared, job: Job) {
-        let Some(link) = self.slots[index / WORKERS_PER_CONNECTION].get() else {
+        let Some(link) = self.slots[index % self.slots.len()].get() else {
             (job.work)(Err(shared.unavailable()));
             return;
         };
@@ -358,7 +392,7 @@ impl LanePool {
     /// Waits for the next job; `None` ends the thread.
     fn next(&self, index: usize) -> Option<Job> {
         let mut state = self.lock();
-        state.workers[index] = Some(Worker::Idle);
+        state.workers[index] = Some(Worker::Idle { since: Instant::now() });
         loop {
             // With the place of a stuck worker taken by a spare, the first to be idle leaves.
             let able = state.alive() - state.stuck(Instant::now());
@@ -378,5 +412,35 @@ impl LanePool {
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> LanePool {
+        let (signals, _) = std::sync::mpsc::channel();
+        LanePool::new(Lane::Quick, &HypervisorConfig::new("test:///default"), signals)
+    }
+
+    #[test]
+    fn only_work_that_lies_beside_an_idle_worker_is_a_defect() {
+        let pool = pool();
+        assert!(pool.defect().is_some_and(|why| why.contains("no worker left")));
+        let now = Instant::now();
+        let Some(before) = now.checked_sub(NEGLECT * 2) else { return };
+        let mut job = Job::new(Allowance::Running(NEGLECT), |_| false).0;
+        job.queued = before;
+        pool.lock().queue.push_back(job);
+        // A call that libvirt does not answer, and a spare that has only just been started.
+        pool.lock().workers[0] = Some(Worker::Running { due: before });
+        assert_eq!(pool.defect(), None);
+        pool.lock().workers[1] = Some(Worker::Idle { since: now });
+        assert_eq!(pool.defect(), None);
+        pool.lock().workers[1] = Some(Worker::Idle { since: before });
+        assert!(pool.defect().is_some_and(|why| why.contains("while a worker idles")));
+        pool.lock().closed = true;
+        assert_eq!(pool.defect(), None, "a daemon that stops has none");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Called by the service room alone, in one shape: `hypervisor.run(lane, deadline, |session| …)`.
 //! The closure runs on a worker thread of a bounded lane, gets a [`Session`] that cannot leave it,
-//! calls the free functions of the noun modules ([`domain`], [`storage`], [`network`], [`host`],
-//! [`agent`]) and returns plain data.
+//! calls the free functions of the noun modules ([`domain`], [`pool`], [`volume`], [`network`],
+//! [`host`], [`agent`]) and returns plain data.
 //!
 //! ```text
 //!  async caller ── run ──▶ lane queue (bounded) ──▶ worker thread ──▶ connection of that worker
@@ -21,10 +21,14 @@
 //!   spare, within a bound that leaves libvirtd's own worker pool (20 by default) air.
 //! - Bulk calls ask only for what libvirt knows without the QEMU monitor.
 //!
+//! - A stream of a volume's bytes has a thread and a connection of its own ([`stream`]).
+//!
 //! `unsafe` stands in `ffi/` alone.
 
 pub mod agent;
+mod buffers;
 mod connection;
+pub mod contents;
 pub mod domain;
 mod error;
 mod event;
@@ -33,26 +37,36 @@ pub mod host;
 mod hypervisor;
 mod lane;
 pub mod network;
+pub mod pool;
 mod session;
-pub mod storage;
+pub mod stream;
 mod supervisor;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod volume;
 
 pub use event::{DomainEvent, LibvirtEvent, ResourceEvent};
 pub use hypervisor::{Hypervisor, HypervisorConfig};
 pub use lane::{Lane, LaneGauge};
 pub use session::Session;
+pub use stream::{VolumeReader, VolumeWriter};
 
 /// Settings of the whole process that libvirt's way with memory asks for; to be called before the
 /// first thread is started.
 pub fn prepare_process() {
     ffi::memory::few_arenas();
+    // Relocation and initialization of the libraries are over.
+    ffi::memory::let_go_of_code();
 }
 
 /// Gives back to the system what bulk replies have left free; takes some milliseconds.
 pub fn give_back_memory() {
     ffi::memory::give_back();
+}
+
+/// Lets go of code that ran once; it is mapped again where it runs.
+pub fn let_go_of_code() {
+    ffi::memory::let_go_of_code();
 }

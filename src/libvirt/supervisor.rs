@@ -10,6 +10,7 @@
 //! All connections are replaced as soon as one is lost: they lead to the same daemon, and a picture
 //! fed half by an old and half by a new one would be hard to trust.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -132,10 +133,7 @@ impl Supervisor {
         let wanted: usize = self.shared.lanes.iter().map(|lane| lane.slots.len()).sum();
         // Each connection to a test URI that names a file has a world of its own.
         let distinct = if config.uri.starts_with("test:") { 1 } else { wanted };
-        let mut links = Vec::with_capacity(distinct);
-        for _ in 0..distinct {
-            links.push(Arc::new(Link::open(config)?));
-        }
+        let links = self.open_links(distinct)?;
         for link in &links {
             let (signals, generation) = (self.signals.clone(), self.generation);
             link.on_close(Box::new(move |reason| {
@@ -143,9 +141,6 @@ impl Supervisor {
                 let _ = signals.send(Signal::Lost { generation: Some(generation), reason });
             }));
         }
-        // The first connection carries the events. They are subscribed before anyone is told, so that
-        // whoever reads the picture on `Connected` misses nothing.
-        links[0].subscribe(&self.sink);
         if let Some(dead) = links.iter().find(|link| !link.is_alive()) {
             let error = dead.connect().lib_version().err();
             links.iter().for_each(|link| link.retire());
@@ -171,10 +166,44 @@ impl Supervisor {
             uri = config.uri,
             version,
             connections = links.len(),
-            "connected to libvirt"
+            "connected to libvirt at {}",
+            config.uri
         );
         let _ = self.sink.send(LibvirtEvent::Connected { version });
         Ok(links)
+    }
+
+    /// Opens this many connections: the first one alone, which tells whether libvirt is there at all,
+    /// and the others at once, because a daemon that starts waits for all of them.
+    ///
+    /// The first one carries the events. They are subscribed meanwhile, before anyone is told of the
+    /// connections, so that whoever reads the picture on `Connected` misses nothing.
+    fn open_links(&self, count: usize) -> std::result::Result<Vec<Arc<Link>>, virt::error::Error> {
+        let config = &self.shared.config;
+        let first = Arc::new(Link::open(config)?);
+        let others: std::result::Result<Vec<Link>, _> = std::thread::scope(|scope| {
+            let open = || {
+                let builder = std::thread::Builder::new().name("lv-open".to_owned());
+                builder.spawn_scoped(scope, || Link::open(config))
+            };
+            let opening: Vec<_> = (1..count).map(|_| open()).collect();
+            first.subscribe(&self.sink);
+            let opened = opening.into_iter().map(|opening| match opening {
+                Ok(opening) => opening.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // No thread to be had: then one after the other.
+                Err(_) => Link::open(config),
+            });
+            opened.collect()
+        });
+        match others {
+            Ok(others) => {
+                Ok(std::iter::once(first).chain(others.into_iter().map(Arc::new)).collect())
+            }
+            Err(error) => {
+                first.retire();
+                Err(error)
+            }
+        }
     }
 
     /// Returns when the connections are lost or the daemon stops, with the reason.

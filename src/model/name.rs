@@ -91,6 +91,115 @@ name_type! {
     LabelKey, "label", 63, "^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,62}$", "tier"
 }
 
+/// The name of a new volume: a file name that people can read, and not a path or markup. Volumes of
+/// logical pools are narrower still, which only their pool knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = r"^[^\x00-\x1F\x7F-\x9F/<>&\u2028\u2029]+$", min_length = 1, max_length = 255, example = "web1.qcow2")]
+pub struct VolumeName(String);
+
+impl VolumeName {
+    /// The text, known to be valid.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for VolumeName {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        let bad = |c: &char| c.is_control() || "/<>&\u{2028}\u{2029}".contains(*c);
+        let problem = if text.is_empty() {
+            "is empty".to_owned()
+        } else if text.len() > 255 {
+            format!("is {} bytes long, and a file name has at most 255", text.len())
+        } else if matches!(text.as_str(), "." | "..") {
+            "is a folder".to_owned()
+        } else if text == "uploads" {
+            "is the word for uploads in paths".to_owned()
+        } else if text.trim() != text {
+            "begins or ends with white space".to_owned()
+        } else if let Some(bad) = text.chars().find(bad) {
+            format!("holds {bad:?}")
+        } else if !is_xml_text(&text) {
+            "holds a character that XML cannot carry".to_owned()
+        } else {
+            return Ok(Self(text));
+        };
+        let shown: String = text.chars().take(40).collect();
+        Err(Error::new(Kind::InvalidName, format!("the volume name {shown:?} {problem}"))
+            .with_hint("any file name without '/', '<', '>', '&' and control characters will do")
+            .with_field("name", problem))
+    }
+}
+
+impl From<VolumeName> for String {
+    fn from(name: VolumeName) -> String {
+        name.0
+    }
+}
+
+/// The name that a new network may take: whatever libvirt can carry. It becomes part of file names,
+/// of libvirt's and of its DNS server's, so that it holds no slash, and of that server's
+/// configuration, so that it holds none of the characters which have a meaning there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 128, pattern = r##"^[^\x00-\x1F\x7F-\x9F/\\"#]+$"##, example = "lab")]
+pub struct NetworkName(String);
+
+impl NetworkName {
+    /// The text, known to be valid.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NetworkName {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        let shown: String = text.chars().take(40).collect();
+        let problem = if text.is_empty() {
+            "is empty".to_owned()
+        } else if text.len() > 128 {
+            format!("is {} bytes long, and at most 128 are allowed", text.len())
+        } else if text == "." || text == ".." {
+            "is a path".to_owned()
+        } else if text.trim() != text {
+            "begins or ends with white space".to_owned()
+        } else if let Some(bad) = text.chars().find(|c| {
+            c.is_control() || "/\\\"#".contains(*c) || !is_xml_text(c.encode_utf8(&mut [0; 4]))
+        }) {
+            format!("holds {bad:?}")
+        } else {
+            return Ok(NetworkName(text));
+        };
+        Err(Error::new(Kind::InvalidName, format!("name {shown:?} {problem}"))
+            .with_field("name", problem)
+            .with_hint(
+                "use anything but control characters, '/', '\\', '#' and '\"', at most 128 bytes",
+            ))
+    }
+}
+
+impl std::str::FromStr for NetworkName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<NetworkName> for String {
+    fn from(name: NetworkName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A label's value: at most 255 printable characters, possibly none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -147,6 +256,54 @@ mod tests {
         {
             let error = bad.parse::<VmName>().unwrap_err();
             assert_eq!(error.kind(), Kind::InvalidName, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_may_be_called_what_libvirt_can_carry() {
+        for good in ["lab", "das Netz", "сеть", "<b>&amp;'", "-x", "a.b", "..."] {
+            assert_eq!(good.parse::<NetworkName>().unwrap().as_str(), good);
+        }
+        let long = "é".repeat(65);
+        for bad in [
+            "", ".", "..", "../x", "a/b", " a", "a ", "a\nb", "a\0", "a\"b", "a #b", "a\\b",
+            "\u{FFFE}", &long,
+        ] {
+            assert_eq!(
+                bad.parse::<NetworkName>().unwrap_err().kind(),
+                Kind::InvalidName,
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn volumes_may_be_called_what_a_file_may_be_called() {
+        for good in ["a b.c.qcow2", "ünï🦀.raw", ".hidden", "-x", "x,y:z", "q'\"q", "back\\slash"]
+        {
+            assert_eq!(VolumeName::try_from(good.to_owned()).unwrap().as_str(), good);
+        }
+        let long = "ä".repeat(128);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/etc/passwd",
+            "<b>",
+            "a&amp;b",
+            "a\0b",
+            "a\nb",
+            " a",
+            "a ",
+            "uploads",
+            "\u{fffe}",
+            &long,
+        ] {
+            let error = VolumeName::try_from(bad.to_owned()).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidName, "{bad:?}");
+            assert_eq!(error.details()["fields"][0]["field"], "name", "{bad:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::vm_request::{Bandwidth, DirectMode};
+
 /// What a NIC is plugged into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -41,4 +43,20 @@ pub struct Nic {
     pub link_up: bool,
     pub boot_order: Option<u32>,
     pub alias: Option<String>,
+    /// How a direct NIC shares its device. Like the rest below it is shown for one VM, not in lists,
+    /// and absent where libvirt's default holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<DirectMode>,
+    /// The VLAN that the guest's frames are tagged with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// What the guest may receive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Bandwidth>,
+    /// What the guest may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Bandwidth>,
+    /// Whether it is kept from other isolated NICs on the same bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
 }

@@ -11,6 +11,8 @@ use super::Subject;
 pub enum Effect {
     Live,
     NextBoot,
+    /// Of a network: when it is started the next time.
+    NextStart,
     Impossible,
 }
 

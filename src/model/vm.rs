@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Nic, RuntimeDetails, VolumeRef};
+use super::vm_request::{
+    ClockRequest, CpuRequest, DevicesRequest, DiskCache, DiskDiscard, DiskIo, MemoryRequest,
+};
+use super::{CloudInitState, IgnitionState, Nic, RuntimeDetails, Tpm, VolumeRef};
 
 /// The state of a VM, after `virDomainState`.
 #[derive(
@@ -73,6 +76,8 @@ impl VmState {
 pub struct Vm {
     pub uuid: Uuid,
     pub name: String,
+    /// One line for people; null if there is none.
+    pub title: Option<String>,
     /// Free text; empty if there is none.
     pub description: String,
     pub state: VmState,
@@ -89,6 +94,8 @@ pub struct Vm {
     pub disks: Vec<Disk>,
     pub networks: Vec<Nic>,
     pub graphics: Vec<Graphics>,
+    /// Its TPM; null if it has none.
+    pub tpm: Option<Tpm>,
     /// Every other device, for show.
     pub devices: Vec<Device>,
     /// Whether it starts with the host.
@@ -98,6 +105,10 @@ pub struct Vm {
     pub labels: BTreeMap<String, String>,
     /// Who made it, where Vapor did.
     pub owner: Option<String>,
+    /// What a guest with cloud-init is told, without the documents; null where there is nothing.
+    pub cloud_init: Option<CloudInitState>,
+    /// What a guest with Ignition is told, without the config; null where there is nothing.
+    pub ignition: Option<IgnitionState>,
     pub has_saved_state: bool,
     pub snapshot_count: u32,
     /// When Vapor made it, or first saw it.
@@ -113,6 +124,51 @@ pub struct Vm {
     /// What is known of the running guest; null while it is stopped.
     #[serde(rename = "runtimeDetails")]
     pub runtime_details: Option<RuntimeDetails>,
+    /// The processors, in the words of creation, as far as the definition says something of them.
+    /// Like the rest below it is shown for one VM, not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Box<CpuRequest>>,
+    /// How the memory is kept on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_options: Option<MemoryRequest>,
+    /// What the guest's clock shows, where creation has a word for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockRequest>,
+    /// The devices that creation makes by request, as far as it has words for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Box<DevicesRequest>>,
+}
+
+impl Vm {
+    /// Leaves out what only the reply about one VM shows.
+    pub fn strip_details(&mut self) {
+        self.take_details(&mut Vm::default());
+    }
+
+    /// Takes over from `told`, another reading of the same VM, what only the reply about one VM
+    /// shows. Disks are the same by their target, NICs by their MAC.
+    pub fn take_details(&mut self, told: &mut Vm) {
+        self.cpu = told.cpu.take();
+        self.memory_options = told.memory_options.take();
+        self.clock = told.clock.take();
+        self.hardware = told.hardware.take();
+        self.os.direct_boot = told.os.direct_boot.take();
+        for disk in &mut self.disks {
+            let same = told.disks.iter().find(|same| same.target == disk.target);
+            disk.cache = same.and_then(|same| same.cache);
+            disk.io = same.and_then(|same| same.io);
+            disk.discard = same.and_then(|same| same.discard);
+            disk.iothread = same.and_then(|same| same.iothread);
+        }
+        for nic in &mut self.networks {
+            let same = told.networks.iter().find(|same| same.mac == nic.mac);
+            nic.mode = same.and_then(|same| same.mode);
+            nic.vlan = same.and_then(|same| same.vlan);
+            nic.inbound = same.and_then(|same| same.inbound);
+            nic.outbound = same.and_then(|same| same.outbound);
+            nic.isolated = same.and_then(|same| same.isolated);
+        }
+    }
 }
 
 /// What kind of machine it is and what it boots.
@@ -125,12 +181,32 @@ pub struct VmOs {
     pub machine: String,
     /// `bios` or `efi`.
     pub firmware: String,
+    /// Whether the firmware has Secure Boot. It is in force if keys are enrolled as well.
+    pub secure_boot: bool,
+    /// Whether the firmware's variables began with keys enrolled; null where the definition does not
+    /// say. What the guest has done to its variables since, only the guest knows.
+    pub enrolled_keys: Option<bool>,
+    /// The file of the firmware's variables on the host; null if there is none.
+    pub nvram: Option<String>,
     /// Boot devices in order: `hd`, `cdrom`, `network`, `fd`.
     pub boot: Vec<String>,
     /// The libosinfo id, if the definition names one.
     pub variant: Option<String>,
+    /// What it boots without a boot loader; only where one VM is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_boot: Option<Box<VmDirectBoot>>,
     /// libvirt's domain type: `kvm`, `qemu`, `test`, `lxc`, …
     pub domain_type: String,
+}
+
+/// What a VM boots without a boot loader: paths on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmDirectBoot {
+    pub kernel: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
 }
 
 /// What a disk is to the guest.
@@ -168,6 +244,19 @@ pub struct Disk {
     pub shareable: bool,
     pub boot_order: Option<u32>,
     pub serial: Option<String>,
+    /// What QEMU does with the host's page cache. Like the rest below it is shown for one VM, not in
+    /// lists, and absent where libvirt's default holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<DiskCache>,
+    /// How QEMU asks the host's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<DiskIo>,
+    /// What becomes of blocks that the guest frees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discard: Option<DiskDiscard>,
+    /// The number of the I/O thread that serves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iothread: Option<u32>,
 }
 
 /// One graphical console.

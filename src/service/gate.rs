@@ -2,13 +2,15 @@
 //!
 //! [`admit`] is the pure part: the VM's condition, who holds it and what is asked decide, without
 //! I/O and without locks. [`Gate`] is the small registry of holds around it: one operation at a
-//! time works on a VM, a VM's name or a volume, and everybody else is told who that is.
+//! time works on a VM, a VM's name, a volume, a network, and everybody else is told who that is.
 //!
 //! ```text
 //!   free ──admit──▶ held by task T ──T ends──▶ free
 //!                      │  force-stop asks, and T only waits for the guest
 //!                      └──T yields──▶ held by the force-stop
 //! ```
+
+mod admission;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,182 +21,22 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::{VmAction, VmState};
 
-/// What somebody wants to do with a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    Action {
-        action: VmAction,
-        /// Cut the power if the guest does not stop.
-        force: bool,
-    },
-    Update,
-    Define,
-    Delete {
-        force: bool,
-        remove_snapshots: bool,
-        remove_saved_state: bool,
-    },
-}
-
-/// What the gate needs to know of a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Condition {
-    pub state: VmState,
-    pub persistent: bool,
-    pub has_saved_state: bool,
-    pub snapshot_count: u32,
-}
-
-/// The verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
-    Admit,
-    /// The holder only waits for the guest, and this may take its place.
-    Preempt,
-    /// What is asked is the case already.
-    AlreadySo(Kind),
-    Deny(Kind, &'static str),
-    Busy,
-}
-
-/// Whether the present holder, if any, only waits for a guest that may never answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    Free,
-    Waiting,
-    Working,
-}
-
-/// Decides. Pure: the same arguments always get the same verdict.
-pub fn admit(condition: Condition, held: Held, work: Work) -> Admission {
-    let verdict = admit_state(condition, work);
-    match held {
-        Held::Free => verdict,
-        Held::Working => Admission::Busy,
-        Held::Waiting => match (&verdict, work) {
-            (
-                Admission::Admit,
-                Work::Action { action: VmAction::ForceStop | VmAction::Destroy, .. },
-            ) => Admission::Preempt,
-            _ => Admission::Busy,
-        },
-    }
-}
-
-fn admit_state(condition: Condition, work: Work) -> Admission {
-    match work {
-        Work::Action { action, force } => admit_action(condition, action, force),
-        Work::Update | Work::Define => Admission::Admit,
-        Work::Delete { force, remove_snapshots, remove_saved_state } => {
-            if condition.state.is_active() && !force {
-                Admission::Deny(Kind::VmRunning, "runs; stop it first, or say force=true")
-            } else if condition.snapshot_count > 0 && !remove_snapshots {
-                Admission::Deny(Kind::VmHasSnapshots, "has snapshots, which would be lost")
-            } else if condition.has_saved_state && !remove_saved_state {
-                Admission::Deny(Kind::VmHasSavedState, "has a saved state, which would be lost")
-            } else {
-                Admission::Admit
-            }
-        }
-    }
-}
-
-fn admit_action(condition: Condition, action: VmAction, force: bool) -> Admission {
-    use Admission::{Admit, AlreadySo, Deny};
-    use VmState::{Crashed, Paused, Running, Shutoff, ShuttingDown, Suspended};
-    const CRASHED: Admission =
-        Deny(Kind::VmWrongState, "has crashed and its process is kept; force-stop it first");
-    let state = condition.state;
-    match action {
-        VmAction::Start => match state {
-            Shutoff => Admit,
-            Crashed => CRASHED,
-            Running => AlreadySo(Kind::VmAlreadyRunning),
-            Paused | Suspended => Deny(Kind::VmWrongState, "is paused or sleeps; resume it"),
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-        },
-        VmAction::RestoreSaved => match state {
-            Shutoff if condition.has_saved_state => Admit,
-            Shutoff => Deny(Kind::VmHasNoSavedState, "has no saved state"),
-            Crashed => CRASHED,
-            Running | Paused | Suspended | ShuttingDown => AlreadySo(Kind::VmAlreadyRunning),
-        },
-        VmAction::Stop | VmAction::Shutdown => match state {
-            Running | ShuttingDown => Admit,
-            Paused | Suspended | Crashed if force => Admit,
-            Crashed => CRASHED,
-            Paused | Suspended => Deny(
-                Kind::VmWrongState,
-                "is paused or sleeps, so its guest cannot react; resume it, or use force",
-            ),
-            Shutoff => AlreadySo(Kind::VmAlreadyStopped),
-        },
-        VmAction::ForceStop | VmAction::Destroy => match state {
-            Running | Paused | Suspended | ShuttingDown | Crashed => Admit,
-            Shutoff => AlreadySo(Kind::VmAlreadyStopped),
-        },
-        VmAction::Restart => match state {
-            // It would vanish with its stop.
-            _ if state.is_active() && !condition.persistent => {
-                Deny(Kind::VmTransient, "is transient: after a stop there is nothing to start")
-            }
-            Running => Admit,
-            Paused | Suspended | Crashed if force => Admit,
-            Crashed => CRASHED,
-            Paused | Suspended => Deny(
-                Kind::VmWrongState,
-                "is paused or sleeps, so its guest cannot react; resume it, or use force",
-            ),
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
-        },
-        VmAction::Reboot => match state {
-            Running => Admit,
-            Paused | Suspended => Deny(Kind::VmWrongState, "is paused or sleeps; resume it first"),
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Crashed => CRASHED,
-            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
-        },
-        VmAction::Reset => match state {
-            Running | Paused | Suspended => Admit,
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Crashed => CRASHED,
-            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
-        },
-        VmAction::Pause | VmAction::Suspend => match state {
-            Running => Admit,
-            Paused => AlreadySo(Kind::VmAlreadyPaused),
-            Suspended => Deny(Kind::VmWrongState, "sleeps already"),
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Crashed => CRASHED,
-            Shutoff => Deny(Kind::VmNotRunning, "does not run"),
-        },
-        VmAction::Resume => match state {
-            Paused | Suspended => Admit,
-            Running => AlreadySo(Kind::VmAlreadyRunning),
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Crashed => CRASHED,
-            Shutoff => Deny(Kind::VmNotRunning, "does not run; start it"),
-        },
-        VmAction::Save => match state {
-            Running | Paused if condition.persistent => Admit,
-            Running | Paused => Deny(Kind::VmTransient, "is transient: its state cannot be kept"),
-            Suspended => Deny(Kind::VmWrongState, "sleeps; resume it first"),
-            ShuttingDown => Deny(Kind::VmWrongState, "is shutting down"),
-            Crashed => CRASHED,
-            Shutoff => Deny(Kind::VmNotRunning, "does not run, so has no state to save"),
-        },
-    }
-}
+pub use admission::{Admission, Condition, Held, Work, admit};
 
 /// What can be held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     Vm(Uuid),
     VmName(String),
+    /// Of a NIC to be, in lower case.
+    Mac(String),
     Volume(String, String),
+    Pool(String),
+    Network(String),
+    Iso(Uuid),
+    Template(Uuid),
+    TemplateName(String),
 }
 
 /// Who wants to hold something.
@@ -236,12 +78,34 @@ impl Claim {
 /// been written down in between, so news is seldom later, and others act, too.
 const LATE_NEWS: Duration = Duration::from_millis(250);
 
+/// Who holds what.
+#[derive(Default)]
+struct Holders {
+    alone: HashMap<Key, Holder>,
+    beside: HashMap<Key, Vec<Holder>>,
+}
+
+impl Holders {
+    /// Who stands in the way of one that wants `key` alone, or beside others.
+    fn in_the_way(&self, key: &Key, alone: bool) -> Option<&Holder> {
+        let beside = || self.beside.get(key).and_then(|holders| holders.first());
+        self.alone.get(key).or_else(|| beside().filter(|_| alone))
+    }
+}
+
+/// A past holder, and when it let go.
+type Released = (Holder, Instant);
+
 /// The registry of holds.
+///
+/// A key is held by one operation alone, or by any number beside each other: what works on a volume
+/// holds its pool beside others, and what deletes the pool wants it alone.
 #[derive(Clone)]
 pub struct Gate {
-    held: Arc<Mutex<HashMap<Key, Holder>>>,
-    /// Who held a VM last, and when it was released: news of its work may come a moment later.
-    recent: Arc<Mutex<HashMap<Uuid, (Holder, Instant)>>>,
+    held: Arc<Mutex<Holders>>,
+    /// Who held a thing alone just now, and when it was released, oldest first: news of its work may
+    /// come a moment later.
+    recent: Arc<Mutex<HashMap<Key, Vec<Released>>>>,
     /// Ticks at each release, so that a waiter needs no polling.
     released: watch::Sender<u64>,
 }
@@ -256,6 +120,7 @@ impl Default for Gate {
 #[derive(Debug)]
 pub struct Hold {
     keys: Vec<Key>,
+    beside: Vec<Key>,
     task: Uuid,
     gate: GateRef,
 }
@@ -270,44 +135,87 @@ impl std::fmt::Debug for GateRef {
 }
 
 impl Gate {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Holder>> {
-        // Each change of the map is one insertion or removal, so a panic elsewhere leaves it sound.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Holders> {
+        // Each change of a map is one insertion or removal, so a panic elsewhere leaves it sound.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who holds this now.
+    /// Who holds this alone now.
     pub fn holder(&self, key: &Key) -> Option<Holder> {
-        self.lock().get(key).cloned()
+        self.lock().alone.get(key).cloned()
     }
 
-    /// Whose work a piece of news about a VM is, if it has just come: of who holds the VM, or has
-    /// just released it, and does such things at all.
-    pub fn cause(&self, uuid: Uuid, does_such: impl Fn(&Holder) -> bool) -> Option<Holder> {
-        let present = self.holder(&Key::Vm(uuid)).filter(&does_such);
+    /// Whose work a piece of news about a thing is, if it has just come: of who holds it alone, or
+    /// has just released it, and does such things at all.
+    pub fn cause(&self, key: &Key, does_such: impl Fn(&Holder) -> bool) -> Option<Holder> {
+        let present = self.holder(key).filter(&does_such);
         present.or_else(|| {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            let (holder, released) = recent.get(&uuid)?;
+            let (holder, released) = recent.get(key)?.last()?;
             (released.elapsed() < LATE_NEWS && does_such(holder)).then(|| holder.clone())
+        })
+    }
+
+    /// Everybody whose work a piece of news about a thing may be, oldest first: who has just
+    /// released it, and who holds it alone.
+    pub fn causes(&self, key: &Key) -> Vec<Holder> {
+        let present = self.holder(key);
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = |(holder, released): &(Holder, Instant)| {
+            (released.elapsed() < LATE_NEWS).then(|| holder.clone())
+        };
+        let late = recent.get(key).into_iter().flatten().filter_map(late);
+        // Released between the two looks, it is known already.
+        late.chain(present).fold(Vec::new(), |mut all: Vec<Holder>, holder| {
+            if all.iter().all(|known| known.task != holder.task) {
+                all.push(holder);
+            }
+            all
         })
     }
 
     /// How many keys are held.
     pub fn held(&self) -> usize {
-        self.lock().len()
+        let held = self.lock();
+        held.alone.len() + held.beside.len()
     }
 
     /// Takes all keys for this task, or none: 409 with the holder.
     pub fn take(&self, keys: Vec<Key>, claim: &Claim) -> Result<Hold> {
+        self.take_beside(keys, Vec::new(), claim)
+    }
+
+    /// Takes `keys` alone and `beside` together with others of that kind, or none: 409 with the
+    /// holder.
+    pub fn take_beside(&self, keys: Vec<Key>, beside: Vec<Key>, claim: &Claim) -> Result<Hold> {
         let mut held = self.lock();
-        if let Some((key, holder)) =
-            keys.iter().find_map(|key| held.get(key).map(|holder| (key, holder)))
-        {
-            return Err(busy(&key.words(), holder));
+        let wanted =
+            keys.iter().map(|key| (key, true)).chain(beside.iter().map(|key| (key, false)));
+        for (key, alone) in wanted {
+            if let Some(holder) = held.in_the_way(key, alone) {
+                return Err(busy(key.busy(), &key.words(), holder));
+            }
         }
         for key in &keys {
-            held.insert(key.clone(), claim.holder());
+            held.alone.insert(key.clone(), claim.holder());
         }
-        Ok(Hold { keys, task: claim.task, gate: GateRef(self.clone()) })
+        for key in &beside {
+            held.beside.entry(key.clone()).or_default().push(claim.holder());
+        }
+        Ok(Hold { keys, beside, task: claim.task, gate: GateRef(self.clone()) })
+    }
+
+    /// What [`take_beside`](Self::take_beside) would say now, for plans.
+    pub fn would_take(&self, keys: &[Key], beside: &[Key]) -> Result<()> {
+        let held = self.lock();
+        let wanted =
+            keys.iter().map(|key| (key, true)).chain(beside.iter().map(|key| (key, false)));
+        for (key, alone) in wanted {
+            if let Some(holder) = held.in_the_way(key, alone) {
+                return Err(busy(key.busy(), &key.words(), holder));
+            }
+        }
+        Ok(())
     }
 
     /// Admits `work` on this VM and takes it. A force-stop makes a holder that only waits for the
@@ -328,7 +236,7 @@ impl Gate {
             let mut released = self.released.subscribe();
             let token = {
                 let mut held = self.lock();
-                let holder = held.get(&key);
+                let holder = held.alone.get(&key);
                 let state = match holder {
                     None => Held::Free,
                     Some(Holder { yields: Some(_), .. }) => Held::Waiting,
@@ -336,12 +244,15 @@ impl Gate {
                 };
                 let condition = condition()?;
                 match (admit(condition, state, work), holder) {
-                    (Admission::Busy, Some(holder)) => return Err(busy(&vm_words(name), holder)),
+                    (Admission::Busy, Some(holder)) => {
+                        return Err(busy(Kind::VmBusy, &vm_words(name), holder));
+                    }
                     (Admission::Preempt, Some(Holder { yields: Some(token), .. })) => token.clone(),
                     (Admission::Admit | Admission::Busy | Admission::Preempt, _) => {
-                        held.insert(key.clone(), claim.holder());
+                        held.alone.insert(key.clone(), claim.holder());
                         return Ok(Hold {
                             keys: vec![key],
+                            beside: Vec::new(),
                             task: claim.task,
                             gate: GateRef(self.clone()),
                         });
@@ -371,14 +282,14 @@ impl Gate {
         condition: Condition,
     ) -> Result<()> {
         let held = self.lock();
-        let holder = held.get(&Key::Vm(uuid));
+        let holder = held.alone.get(&Key::Vm(uuid));
         let state = match holder {
             None => Held::Free,
             Some(Holder { yields: Some(_), .. }) => Held::Waiting,
             Some(Holder { yields: None, .. }) => Held::Working,
         };
         match (admit(condition, state, work), holder) {
-            (Admission::Busy, Some(holder)) => Err(busy(&vm_words(name), holder)),
+            (Admission::Busy, Some(holder)) => Err(busy(Kind::VmBusy, &vm_words(name), holder)),
             _ => allowed(name, work, condition),
         }
     }
@@ -395,6 +306,14 @@ pub fn allowed(name: &str, work: Work, condition: Condition) -> Result<()> {
 }
 
 impl Hold {
+    /// Both as one, of the same task and gate.
+    #[must_use]
+    pub fn with(mut self, mut other: Hold) -> Hold {
+        self.keys.append(&mut other.keys);
+        self.beside.append(&mut other.beside);
+        self
+    }
+
     /// From now on this operation only waits for the guest; the token tells it to give way.
     pub fn waiting(&self) -> CancellationToken {
         let token = CancellationToken::new();
@@ -408,7 +327,8 @@ impl Hold {
         let mut held = self.gate.0.lock();
         let mut asked = false;
         for key in &self.keys {
-            if let Some(holder) = held.get_mut(key).filter(|holder| holder.task == self.task) {
+            if let Some(holder) = held.alone.get_mut(key).filter(|holder| holder.task == self.task)
+            {
                 asked |= holder.yields.take().is_some_and(|token| token.is_cancelled());
             }
         }
@@ -418,7 +338,8 @@ impl Hold {
     fn set_yields(&self, yields: Option<CancellationToken>) {
         let mut held = self.gate.0.lock();
         for key in &self.keys {
-            if let Some(holder) = held.get_mut(key).filter(|holder| holder.task == self.task) {
+            if let Some(holder) = held.alone.get_mut(key).filter(|holder| holder.task == self.task)
+            {
                 holder.yields.clone_from(&yields);
             }
         }
@@ -429,12 +350,25 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let mut held = self.gate.0.lock();
         let mut recent = self.gate.0.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.retain(|_, (_, released)| released.elapsed() < LATE_NEWS);
+        recent.retain(|_, holders| {
+            holders.retain(|(_, released)| released.elapsed() < LATE_NEWS);
+            !holders.is_empty()
+        });
         for key in &self.keys {
-            if held.get(key).is_some_and(|holder| holder.task == self.task)
-                && let (Some(holder), Key::Vm(uuid)) = (held.remove(key), key)
+            if held.alone.get(key).is_some_and(|holder| holder.task == self.task)
+                && let Some(holder) = held.alone.remove(key)
             {
-                recent.insert(*uuid, (holder, Instant::now()));
+                recent.entry(key.clone()).or_default().push((holder, Instant::now()));
+            }
+        }
+        for key in &self.beside {
+            if let Some(holders) = held.beside.get_mut(key) {
+                if let Some(at) = holders.iter().position(|holder| holder.task == self.task) {
+                    holders.swap_remove(at);
+                }
+                if holders.is_empty() {
+                    held.beside.remove(key);
+                }
             }
         }
         drop(recent);
@@ -448,7 +382,24 @@ impl Key {
         match self {
             Key::Vm(uuid) => format!("the VM {uuid}"),
             Key::VmName(name) => format!("the name {name:?}"),
+            Key::Mac(mac) => format!("the MAC address {mac}"),
             Key::Volume(pool, volume) => format!("the volume {pool}/{volume}"),
+            Key::Pool(pool) => format!("the pool {pool:?}"),
+            Key::Network(network) => format!("the network {network:?}"),
+            Key::Iso(id) => format!("the ISO image {id}"),
+            Key::Template(id) => format!("the template {id}"),
+            Key::TemplateName(name) => format!("the name {name:?}"),
+        }
+    }
+
+    fn busy(&self) -> Kind {
+        match self {
+            Key::Vm(_) | Key::VmName(_) | Key::Mac(_) => Kind::VmBusy,
+            Key::Volume(..) => Kind::VolumeBusy,
+            Key::Pool(_) => Kind::PoolBusy,
+            Key::Network(_) => Kind::NetworkBusy,
+            Key::Iso(_) => Kind::IsoBusy,
+            Key::Template(_) | Key::TemplateName(_) => Kind::TemplateBusy,
         }
     }
 }
@@ -457,8 +408,8 @@ fn vm_words(name: &str) -> String {
     format!("VM {name:?}")
 }
 
-fn busy(what: &str, holder: &Holder) -> Error {
-    Error::new(Kind::VmBusy, format!("{what} is held by {} (task {})", holder.kind, holder.task))
+fn busy(kind: Kind, what: &str, holder: &Holder) -> Error {
+    Error::new(kind, format!("{what} is held by {} (task {})", holder.kind, holder.task))
         .with_detail("task", holder.task.to_string())
         .with_detail("operation", holder.kind)
         .with_detail("principal", holder.principal.as_str())

@@ -152,8 +152,9 @@ fn settle(
 /// Asks one guest, in one hop.
 async fn ask(hypervisor: &Hypervisor, record: &VmRecord) -> Result<RuntimeDetails> {
     let uuid = record.vm.uuid;
-    let known = record.vm.runtime_details.clone().unwrap_or_default();
-    let macs: Vec<String> = record.vm.networks.iter().map(|nic| nic.mac.clone()).collect();
+    let vm = record.whole()?;
+    let known = vm.runtime_details.unwrap_or_default();
+    let has_nics = !vm.networks.is_empty();
     let deadline = Duration::from_secs(u64::from(AGENT_SECONDS) * 3 + 2);
     let (info, interfaces, state) = if record.guest_agent == GuestAgentState::Connected {
         hypervisor
@@ -174,7 +175,7 @@ async fn ask(hypervisor: &Hypervisor, record: &VmRecord) -> Result<RuntimeDetail
         (None, Vec::new(), record.guest_agent)
     };
     let mut addresses = addresses(&interfaces, "agent");
-    if addresses.is_empty() && !macs.is_empty() {
+    if addresses.is_empty() && has_nics {
         let leases = hypervisor
             .run(Lane::Quick, Duration::from_secs(5), move |session| {
                 agent::interface_addresses(session, uuid, agent::Source::Lease, AGENT_SECONDS)

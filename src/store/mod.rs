@@ -2,25 +2,31 @@
 //!
 //! It owns the database file, its lock, one writer thread and a few read-only connections. The
 //! service room calls it for tasks, idempotency keys and VM rows, the bus for events, the daemon
-//! for opening and closing. One file per aggregate: [`task`], [`event`], [`vm`], [`idempotency`];
+//! for opening and closing. One file per aggregate: [`task`], [`event`], [`vm`], [`upload`],
+//! [`iso`], [`template`], [`definition`], [`idempotency`];
 //! `writer` and `reader` are the machinery, `open` guards the file.
 //!
 //! Every change is one transaction, and is on the disk when its call returns (with `synchronous =
 //! full`; with `normal` a power cut may take the last changes, a crash of the daemon none).
 
 mod codec;
+pub mod definition;
 mod error;
 pub mod event;
 pub mod idempotency;
+pub mod iso;
 mod open;
 mod reader;
 pub mod task;
+pub mod template;
 #[cfg(test)]
 mod tests;
+pub mod upload;
 pub mod vm;
 mod writer;
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,15 +35,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use self::definition::{DefinitionCause, DefinitionChange, NewDefinition};
 pub use self::event::{EventQuery, NewEvent};
 pub use self::idempotency::Idempotency;
+pub use self::iso::IsoRow;
 use self::reader::Readers;
 pub use self::task::{Begun, Step, StepState, TaskQuery};
+pub use self::template::TemplateRow;
+pub use self::upload::UploadRow;
 pub use self::vm::VmRow;
 pub use self::writer::EventSink;
 use self::writer::Writer;
 use crate::error::{Error, Kind, Result};
-use crate::model::{Event, Task, TaskLogLine};
+use crate::model::{DefinitionContent, DefinitionVersion, Event, Task, TaskLogLine};
 
 /// Rows that [`Store::prune`] deletes in one transaction, so that others get their turn.
 const PRUNE_CHUNK: u64 = 500;
@@ -127,6 +137,11 @@ impl Store {
     /// must not block. There is one; a later one replaces it.
     pub fn set_event_sink(&self, sink: EventSink) {
         self.0.writer.shared.set_sink(sink);
+    }
+
+    /// Whether the last write failed. Asks nothing of the disk.
+    pub fn failing(&self) -> bool {
+        self.0.writer.shared.failing()
     }
 
     /// Transactions committed since the start, for `/metrics`.
@@ -249,6 +264,94 @@ impl Store {
         self.0.writer.run(move |tx| vm::save(tx.connection, &upserts, &deleted)).await
     }
 
+    /// The hash of the newest version of each VM's definition.
+    pub async fn definition_heads(&self) -> Result<Vec<(Uuid, u64)>> {
+        self.0.readers.run(definition::heads).await
+    }
+
+    /// Writes what happened to definitions, in its order and in one transaction, and keeps at most
+    /// `keep` versions of each VM concerned.
+    pub async fn save_definitions(&self, changes: Vec<DefinitionChange>, keep: u64) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.0.writer.run(move |tx| definition::save(tx.connection, &changes, keep)).await
+    }
+
+    /// Removes all versions of all definitions.
+    pub async fn clear_definitions(&self) -> Result<bool> {
+        self.0.writer.run(|tx| definition::clear(tx.connection)).await
+    }
+
+    /// The versions of a VM's definition with lower numbers than `before`, newest first and at most
+    /// `limit`, and how many there are in all.
+    pub async fn definitions(
+        &self,
+        vm: Uuid,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<(Vec<DefinitionVersion>, u64)> {
+        self.0.readers.run(move |connection| definition::list(connection, vm, before, limit)).await
+    }
+
+    /// One version of a VM's definition.
+    pub async fn definition(&self, vm: Uuid, number: u64) -> Result<Option<DefinitionContent>> {
+        self.0.readers.run(move |connection| definition::get(connection, vm, number)).await
+    }
+
+    /// The library of ISO images.
+    pub async fn isos(&self) -> Result<Vec<IsoRow>> {
+        self.0.readers.run(iso::list).await
+    }
+
+    /// Writes an image's row, new or changed.
+    pub async fn save_iso(&self, row: &IsoRow) -> Result<()> {
+        let row = row.clone();
+        self.0.writer.run(move |tx| iso::save(tx.connection, &row)).await
+    }
+
+    /// Removes an image's row.
+    pub async fn delete_iso(&self, id: Uuid) -> Result<()> {
+        self.0.writer.run(move |tx| iso::delete(tx.connection, id)).await
+    }
+
+    /// Every template.
+    pub async fn templates(&self) -> Result<Vec<TemplateRow>> {
+        self.0.readers.run(template::list).await
+    }
+
+    /// Writes a template's row, new or changed.
+    pub async fn save_template(&self, row: &TemplateRow) -> Result<()> {
+        let row = row.clone();
+        self.0.writer.run(move |tx| template::save(tx.connection, &row)).await
+    }
+
+    /// Removes a template's row.
+    pub async fn delete_template(&self, id: Uuid) -> Result<()> {
+        self.0.writer.run(move |tx| template::delete(tx.connection, id)).await
+    }
+
+    /// The uploads under way, oldest first.
+    pub async fn uploads(&self) -> Result<Vec<UploadRow>> {
+        self.0.readers.run(upload::list).await
+    }
+
+    /// Writes how far an upload is.
+    pub async fn save_upload(&self, row: &UploadRow) -> Result<()> {
+        let row = row.clone();
+        self.0.writer.run(move |tx| upload::save(tx.connection, &row)).await
+    }
+
+    /// Removes an upload's row.
+    pub async fn delete_upload(&self, id: Uuid) -> Result<()> {
+        self.0.writer.run(move |tx| upload::delete(tx.connection, id)).await
+    }
+
+    /// Removes the rows of uploads whose tasks are over.
+    pub async fn prune_uploads(&self) -> Result<usize> {
+        self.0.writer.run(|tx| upload::prune(tx.connection)).await
+    }
+
     /// Deletes tasks that finished before `tasks_older`, all but the newest `events_keep` events,
     /// and expired idempotency keys, in small transactions.
     pub async fn prune(&self, tasks_older: Timestamp, events_keep: u64) -> Result<Pruned> {
@@ -296,10 +399,27 @@ impl Store {
             .await
     }
 
+    /// Returns when the writer's thread has come to a job of no effect, however long that takes and
+    /// whatever becomes of it: a full disk is told by [`check`](Self::check), a thread that hangs
+    /// by not returning here. Writes nothing. `DatabaseUnavailable` if the thread has ended.
+    pub async fn respond(&self) -> Result<()> {
+        self.0.writer.respond().await
+    }
+
     /// Writes a consistent copy to `path`, which must not exist, while the store is in use.
     pub async fn backup(&self, path: &Path) -> Result<()> {
         let (source, target) = (self.0.path.clone(), path.to_owned());
         let copy = move || open::copy(&source, &target);
+        tokio::task::spawn_blocking(copy).await.map_err(|cause| {
+            Error::internal(format!("copying the database ended early: {cause}"))
+        })?
+    }
+
+    /// A consistent copy as a file without a name, at its beginning, while the store is in use. It
+    /// takes as much room beside the database as the database does until it is closed.
+    pub async fn snapshot(&self) -> Result<File> {
+        let source = self.0.path.clone();
+        let copy = move || open::copy_nameless(&source);
         tokio::task::spawn_blocking(copy).await.map_err(|cause| {
             Error::internal(format!("copying the database ended early: {cause}"))
         })?

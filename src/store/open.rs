@@ -20,7 +20,13 @@ use crate::error::{Error, Kind, Result};
 const APPLICATION_ID: i64 = 0x5641_5052;
 
 /// The schema's versions, oldest first; append only, a released one never changes.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002_uploads.sql"),
+    include_str!("migrations/0003_isos.sql"),
+    include_str!("migrations/0004_templates.sql"),
+    include_str!("migrations/0005_definitions.sql"),
+];
 
 /// KiB of page cache of the writer: its hot pages are few, and the kernel keeps the rest.
 const CACHE_KIB: i64 = 1024;
@@ -37,6 +43,7 @@ pub(super) struct Lock(#[expect(dead_code, reason = "held for its Drop")] Flock<
 pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<(Connection, Lock)> {
     make_folder(path)?;
     let lock = lock(path)?;
+    remove_begun_copies(path);
     make_file(path)?;
     let mut connection = connect(path)?;
     let version = inspect(&connection, path)?;
@@ -227,6 +234,36 @@ pub(super) fn copy(source: &Path, target: &Path) -> Result<()> {
         let _ = std::fs::remove_file(target);
         copy_failed(target, cause)
     })
+}
+
+/// What the names of copies that are being made end in, before a number.
+const COPY: &str = ".copy-";
+
+/// A consistent copy of the open database `source` that no folder knows any more.
+pub(super) fn copy_nameless(source: &Path) -> Result<File> {
+    let target = beside(source, &format!("{COPY}{}", uuid::Uuid::now_v7()));
+    copy(source, &target)?;
+    let opened = File::open(&target);
+    let removed = std::fs::remove_file(&target);
+    let file = opened.map_err(|cause| copy_failed(&target, cause))?;
+    removed.map_err(|cause| copy_failed(&target, cause))?;
+    Ok(file)
+}
+
+/// Removes copies that a process which was killed had begun. Only with the lock held.
+fn remove_begun_copies(path: &Path) {
+    let beginning = beside(path, COPY);
+    let Some(folder) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else {
+        return;
+    };
+    for entry in folder.flatten().map(|entry| entry.path()) {
+        let ours = entry.as_os_str().as_encoded_bytes();
+        if ours.starts_with(beginning.as_os_str().as_encoded_bytes())
+            && let Err(cause) = std::fs::remove_file(&entry)
+        {
+            tracing::warn!(error = %cause, "a copy that was begun stays: {}", entry.display());
+        }
+    }
 }
 
 /// A failure while opening: with the path, which the messages of a running store leave out.

@@ -1,7 +1,8 @@
 //! Read-only connections: called by every query of the store.
 //!
-//! Each query borrows one of a fixed number of connections and runs on a blocking thread. In WAL
-//! mode a reader neither waits for the writer nor makes it wait.
+//! Each query borrows one of a bounded number of connections and runs on a blocking thread. In WAL
+//! mode a reader neither waits for the writer nor makes it wait. A connection is opened when all that
+//! are open are in use: each takes some 200 KiB, and one is nearly always enough.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,12 +25,13 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Opens `count` connections (at least one) to a database that the writer has opened already.
+    /// At most `count` connections (at least one) to a database that the writer has opened already.
+    /// The first is opened at once, so that a database that cannot be read is known at the start.
     pub fn open(path: &Path, count: usize) -> Result<Readers> {
         let count = count.clamp(1, 64);
-        let idle = (0..count).map(|_| connect(path)).collect::<Result<Vec<_>>>()?;
+        let first = connect(path)?;
         Ok(Readers {
-            idle: Arc::new(Mutex::new(idle)),
+            idle: Arc::new(Mutex::new(vec![first])),
             permits: Arc::new(Semaphore::new(count)),
             count: u32::try_from(count).unwrap_or(1),
             path: path.to_owned(),
@@ -46,7 +48,6 @@ impl Readers {
         let path = self.path.clone();
         let query = move || {
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            // A query that panicked took its connection with it.
             let connection = taken.map_or_else(|| connect(&path), Ok)?;
             let outcome = query(&connection);
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);

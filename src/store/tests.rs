@@ -9,6 +9,7 @@ use crate::model::{Progress, Subject, SubjectType, TaskStatus};
 
 mod batches;
 mod data;
+mod definitions;
 mod faults;
 
 /// A folder that is removed at the end, and the database's path in it.

@@ -32,7 +32,7 @@ const ENQUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// WAL pages after which the writer moves them into the database as soon as nothing is queued …
 const CHECKPOINT_IDLE_PAGES: u64 = 1_000;
 /// … and after which it does so in any case.
-const CHECKPOINT_PAGES: u64 = 8_000;
+const CHECKPOINT_PAGES: u64 = 2_500;
 
 /// What is called with the events of each transaction after its COMMIT, in order.
 pub type EventSink = Arc<dyn Fn(&[Arc<Event>]) + Send + Sync>;
@@ -69,6 +69,11 @@ impl Shared {
     pub fn wrote_within(&self, age: Duration) -> bool {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         !health.failing && health.last_commit.is_some_and(|at| at.elapsed() <= age)
+    }
+
+    /// Whether the last write failed.
+    pub fn failing(&self) -> bool {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).failing
     }
 
     /// Transactions committed since the start.
@@ -139,6 +144,19 @@ impl Writer {
         }
         drop(queue);
         answer.await.map_err(|_| closed())?
+    }
+
+    /// Waits, as long as it takes, until the thread has come to a job that does nothing.
+    pub async fn respond(&self) -> Result<()> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let queue = queue.ok_or_else(closed)?;
+        let (reply, answer) = oneshot::channel::<Result<()>>();
+        let nothing = |_: &mut Tx<'_>| Ok(());
+        let job = Box::new(Call { work: Some(nothing), value: None, reply });
+        queue.send(job).await.map_err(|_| closed())?;
+        drop(queue);
+        // An answer of whatever kind is one.
+        answer.await.map(drop).map_err(|_| closed())
     }
 
     /// Lets the queued jobs finish, then ends the thread, the connection and the lock.

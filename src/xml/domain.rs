@@ -1,11 +1,19 @@
 //! Domain XML: what it says ([`view`]), new ones ([`author`]), changed ones ([`edit`]), and what
-//! differs between the running one and the next boot ([`pending`]).
+//! differs between the running one and the next boot ([`pending`]); whose the firmware's variables
+//! are ([`firmware`]); what a guest is told at its first boot ([`seed`], [`ignition`]).
 
 pub mod author;
+pub mod backup;
+pub mod clone;
 #[cfg(test)]
 mod corpus;
+pub mod custom;
 pub mod edit;
+pub mod firmware;
+pub mod ignition;
+pub mod media;
 pub mod pending;
+pub mod seed;
 pub mod view;
 
 /// The namespace of Vapor's element in `<metadata>`, as `virDomainSetMetadata` takes it.

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 mod escape;
 mod parse;
@@ -89,6 +89,21 @@ impl<'a> Document<'a> {
     /// refused.
     pub fn parse(xml: &'a str) -> Result<Document<'a>> {
         parse::document(xml)
+    }
+
+    /// The root, if it has this name: what a parser of one noun begins with.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidDefinition`] with the name that it has.
+    pub fn expect(&self, name: &str) -> Result<&Element<'a>> {
+        let root = self.root();
+        if root.is(name) {
+            return Ok(root);
+        }
+        Err(Error::new(
+            Kind::InvalidDefinition,
+            format!("the XML describes a <{}>, not a <{name}>", shown(root.name())),
+        ))
     }
 
     /// The document's element.
@@ -339,6 +354,19 @@ impl<'a> Element<'a> {
                 quote: '\'',
                 value: Cow::Owned(escape::attribute(&value, '\'')),
             }),
+        }
+    }
+
+    /// Sets every attribute of another element: in its place if it exists, else at the end.
+    pub fn take_attributes(&mut self, other: &Element<'a>) {
+        for attribute in &other.attributes {
+            match self.attributes.iter_mut().find(|present| present.name == attribute.name) {
+                Some(present) => {
+                    present.quote = attribute.quote;
+                    present.value = attribute.value.clone();
+                }
+                None => self.attributes.push(Attribute { before: " ", ..attribute.clone() }),
+            }
         }
     }
 

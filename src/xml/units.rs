@@ -28,6 +28,11 @@ pub(super) fn bytes_of(element: &Element<'_>, default: u64) -> Option<u64> {
     bytes(&element.text(), element.attr("unit").as_deref(), default)
 }
 
+/// The bytes that a child such as `<capacity unit='bytes'>` tells; 0 without one.
+pub(super) fn size_of(element: &Element<'_>, child: &str) -> u64 {
+    element.child(child).and_then(|size| bytes_of(size, 1)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::operations::{Deed, Facts, Worker, finished};
 use crate::support::wait::{percentile, work};
-use crate::support::{Client, Random, SOON, V, World, eventually, guest};
+use crate::support::{Client, Random, Reply, SOON, V, World, eventually, guest};
 
 const KILLS: usize = 20;
 const WORKERS: usize = 6;
@@ -204,7 +204,9 @@ async fn libvirtd_killed_twenty_times_costs_neither_reads_nor_truth() {
         if client.get(format!("{V}/{name}")).await.status == 200 {
             let change = serde_json::json!({"description": "still here"});
             let reply = client.patch(format!("{V}/{name}"), &change).await;
-            assert_eq!(reply.status, 200, "{reply:?}");
+            if reply.status != 200 {
+                libvirt_holds(&world, &name, &reply).await;
+            }
         }
     }
     let disks = world.lab.volumes();
@@ -227,6 +229,22 @@ async fn libvirtd_killed_twenty_times_costs_neither_reads_nor_truth() {
     assert_eq!(world.daemon.pid(), pid);
     let Ok(world) = Arc::try_unwrap(world) else { panic!("somebody still uses the world") };
     world.finish().await;
+}
+
+/// Holds a VM that did not take a change to the one reason that is not Vapor's: a libvirtd that was
+/// killed while it started a VM may, back again, keep the job of that start for ever (its lock is then
+/// owned by nobody). Then virsh is refused the same, the task says so, and cutting the power helps.
+async fn libvirt_holds(world: &World, name: &str, reply: &Reply) {
+    let task = reply.task().expect("it is a task by now");
+    let ended = finished(&world.client, &task, Duration::from_secs(60)).await;
+    assert_eq!(ended["error"]["code"], "VM_BUSY", "{ended}");
+    let virsh = ["desc", name, "--live", "--new-desc", "x"];
+    let refused = tokio::task::block_in_place(|| world.lab.try_virsh(&virsh));
+    let why = refused.expect_err("libvirt lets others change it, so that Vapor holds it");
+    assert!(why.contains("state change lock"), "{why}");
+    println!("libvirt itself holds {name} since its start was cut off: {why}");
+    let cut = world.client.act(name, "force-stop").await;
+    assert_eq!(cut.status, 200, "{cut:?}");
 }
 
 /// The volumes of the pool `lab` that VMs have as disks, as the API tells.

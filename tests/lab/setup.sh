@@ -2,6 +2,7 @@
 # Installs what building and testing Vapor needs and is missing: Debian packages and a Python venv.
 #
 #   tests/lab/setup.sh --build   only what `cargo build` needs
+#   tests/lab/setup.sh --packages  also what making packages needs (make packages)
 #   tests/lab/setup.sh --run     also what a libvirt host and the tiny guest need (make run)
 #   tests/lab/setup.sh --all     also what the tests and the bench need (default)
 #
@@ -15,12 +16,15 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 lab=${VAPOR_LAB:-$root/target/lab}
 level=all
 
+. "$root/tests/lab/debian.sh"
+
 usage() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
 }
 
 case ${1:---all} in
     --build) level=build ;;
+    --packages) level=packages ;;
     --run) level=run ;;
     --all) level=all ;;
     -h | --help) usage; exit 0 ;;
@@ -55,8 +59,6 @@ if ! command -v dpkg-query >/dev/null; then
     exit 69
 fi
 
-version_of() { dpkg-query -W -f '${db:Status-Status} ${Version}' "$1" 2>/dev/null | sed -n 's/^installed //p'; }
-
 missing() { # prints those of its arguments that are not installed
     local package
     for package; do
@@ -64,40 +66,26 @@ missing() { # prints those of its arguments that are not installed
     done
 }
 
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-unknown}")
-suite=
-case "$codename $(version_of qemu-utils) $(version_of libvirt0)" in
-    "bookworm "*~bpo12*) suite=bookworm-backports ;;
-esac
+suite=$(debian_suite)
 
 # `common` never depends on the suite; `family` must come from one suite in one go, because its
 # members ask for each other's exact version.
 common=(gcc libc6-dev make pkg-config libsystemd-dev)
 family=(libvirt-dev)
-if [ $level != build ]; then
+if [ $level = packages ] || [ $level = all ]; then
+    common+=(binutils dpkg-dev rpm zstd)
+fi
+if [ $level = run ] || [ $level = all ]; then
     common+=(dbus dnsmasq-base nftables iptables iproute2 procps util-linux kmod cpio zstd xz-utils
         busybox-static genisoimage isolinux syslinux-common syslinux-utils curl ca-certificates python3)
     family+=(libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
         qemu-system-x86 qemu-utils seabios ipxe-qemu)
 fi
 if [ $level = all ]; then
-    common+=(shellcheck python3-venv swtpm swtpm-tools)
+    common+=(osinfo-db shellcheck python3-venv swtpm swtpm-tools mtools binutils debootstrap e2fsprogs openssh-client)
+    common+=(systemd-container lintian rpmlint)
     family+=(python3-libvirt ovmf libvirt-daemon-driver-lxc)
 fi
-
-# The archive that serves the machine's own release: "URI FILE", FILE being where apt was told of it.
-debian_entry() {
-    # shellcheck disable=SC2016 # the placeholders are apt's
-    apt-get indextargets --format '$(RELEASE)|$(COMPONENT)|$(REPO_URI)|$(SOURCESENTRY)' 'Created-By: Packages' |
-        awk -F'|' -v r="$codename" '$1 == r && $2 == "main" { sub(/:[0-9]+$/, "", $4); print $3, $4; exit }'
-}
-
-# The key file that an apt source names, in either format; Debian's own keyring where it names none.
-key_of() {
-    local key
-    key=$(sed -n 's/^Signed-By: *\(\/.*\)$/\1/p; s/.*\[.*signed-by=\([^] ]*\).*/\1/p' "$1" | head -n 1)
-    echo "${key:-/usr/share/keyrings/debian-archive-keyring.gpg}"
-}
 
 # shellcheck disable=SC2016
 has_suite() {
@@ -108,7 +96,7 @@ add_suite() {
     has_suite "$1" && return
     local uri source file=/etc/apt/sources.list.d/$1.sources
     read -r uri source < <(debian_entry)
-    [ -n "${uri:-}" ] || { echo "setup: no apt source for $codename to take $1 from" >&2; exit 69; }
+    [ -n "${uri:-}" ] || { echo "setup: no apt source for $(debian_codename) to take $1 from" >&2; exit 69; }
     say "adding $file, because qemu-utils on this machine is from $1"
     {
         echo "# Written by Vapor's tests/lab/setup.sh: QEMU here is from backports already."
@@ -141,8 +129,8 @@ fi
 if [ $level = all ]; then
     wanted=$root/tests/lab/requirements.txt
     venv=$lab/venv
-    if ! cmp -s "$wanted" "$venv/installed.txt" || ! "$venv/bin/python" -c 'import schemathesis' 2>/dev/null; then
-        say 'making the Python venv for the API tests'
+    if ! cmp -s "$wanted" "$venv/installed.txt" || ! "$venv/bin/python" -c 'import schemathesis, tusclient' 2>/dev/null; then
+        say 'making the Python venv for the API and upload tests'
         rm -rf "$venv"
         mkdir -p "$lab"
         /usr/bin/python3 -m venv "$venv"
@@ -152,5 +140,5 @@ if [ $level = all ]; then
 fi
 
 say "ready ($level): libvirt $(version_of libvirt0)$(
-    [ $level = build ] || printf ', QEMU %s' "$(version_of qemu-system-x86)"
+    [ $level = build ] || [ $level = packages ] || printf ', QEMU %s' "$(version_of qemu-system-x86)"
 )"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Every tier of tests, from nothing; called by `make test`. Arguments go to the test runner.
 #
-# Order: what is missing, the tiny guest, the API fuzzer, the documentation's examples, and last the
+# Order: what is missing, the guests and systems, the API fuzzer, the documentation's examples, and last the
 # test runner, whose summary ends the output. A failure does not keep the rest from running; the
 # exit status is 0 only if all passed. Where cargo-nextest is missing, `cargo test` does its work.
 set -euo pipefail
@@ -22,13 +22,17 @@ stage() { # name, command...: runs it, says how long it took, remembers a failur
 }
 
 # What a killed run left behind would only take cores and memory from this one.
-leftovers() { tests/lab/libvirtd.sh stop-all >/dev/null 2>&1 || true; }
+leftovers() {
+    tests/lab/libvirtd.sh stop-all >/dev/null 2>&1 || true
+    tests/lab/hostvm.sh stop-all >/dev/null 2>&1 || true
+    tests/lab/container.sh stop-all >/dev/null 2>&1 || true
+}
 trap leftovers EXIT
 
 stage 'what is missing' tests/lab/setup.sh --all
 [ ${#failed[@]} = 0 ] || exit 1
 leftovers
-stage 'the tiny guest' tests/lab/guest/build.sh
+stage 'the guest, the host and the systems in containers' tests/lab/prepare.sh
 stage 'building' cargo build --locked --bins
 [ ${#failed[@]} = 0 ] || exit 1
 stage 'API fuzzer' tests/openapi/run.sh

@@ -4,8 +4,13 @@
 mod support;
 
 mod contract;
+mod crowd;
+mod devices;
 mod events;
+mod firmware;
 mod foreign;
+mod history;
 mod life;
 mod power;
+mod tuning;
 mod update;

@@ -103,6 +103,7 @@ async fn a_running_guest_takes_up_what_it_can_and_the_rest_with_its_next_boot() 
     client.patch(&path, &bad).await.refused(422, "IMPOSSIBLE");
     client.patch(&path, &json!({"memory": 0})).await.refused(400, "INVALID_REQUEST");
     client.patch(&path, &json!({"mem": 128})).await.refused(400, "INVALID_REQUEST");
-    assert_eq!(client.vm("one").await, vm, "a refused update changes nothing");
+    let after = guest::without_runtime(&client.vm("one").await);
+    assert_eq!(after, guest::without_runtime(&vm), "a refused update changes nothing");
     world.finish().await;
 }

@@ -30,6 +30,7 @@ pub struct Reply {
     /// Null where the body is no JSON.
     pub json: Value,
     pub text: String,
+    pub bytes: Bytes,
 }
 
 impl Reply {
@@ -100,6 +101,11 @@ impl Call<'_> {
         self.header("content-type", "application/xml")
     }
 
+    pub fn bytes(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// The reply, or what went wrong with the connection.
     pub async fn try_send(self) -> Result<Reply, String> {
         let what = format!("{} {}", self.method, self.path);
@@ -120,7 +126,7 @@ impl Call<'_> {
                 .headers
                 .get(CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-            let json = if is_json {
+            let json = if is_json && !text.is_empty() {
                 serde_json::from_str(&text).map_err(|error| format!("bad JSON: {error}: {text}"))?
             } else {
                 Value::Null
@@ -130,6 +136,7 @@ impl Call<'_> {
                 headers: head.headers,
                 json,
                 text,
+                bytes,
             })
         };
         match tokio::time::timeout(PATIENCE, exchange).await {
@@ -173,6 +180,10 @@ impl Client {
 
     pub async fn post(&self, path: impl Into<String>, body: &Value) -> Reply {
         self.call("POST", path).json(body).send().await
+    }
+
+    pub async fn put(&self, path: impl Into<String>, body: &Value) -> Reply {
+        self.call("PUT", path).json(body).send().await
     }
 
     pub async fn patch(&self, path: impl Into<String>, body: &Value) -> Reply {

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::client::Client;
 use super::lab::tail;
+use super::unit;
 use super::wait::eventually;
 
 /// What a daemon is started with.
@@ -22,6 +23,11 @@ pub struct Settings {
     pub uri: String,
     pub domain_type: &'static str,
     pub reconcile_seconds: u64,
+    /// A port on loopback, beside the socket.
+    pub port: Option<u16>,
+    /// A process whose namespaces the daemon shares, such as those that libvirtd runs in: on a real
+    /// host both have one network.
+    pub beside: Option<String>,
     /// Further lines of the configuration.
     pub more: String,
 }
@@ -41,14 +47,29 @@ impl Settings {
             uri: uri.to_owned(),
             domain_type: "qemu",
             reconcile_seconds: 30,
+            port: None,
+            beside: None,
             more: String::new(),
         }
     }
 
+    /// The name of its unit, where it has one.
+    pub fn unit(&self) -> String {
+        self.folder.file_name().expect("a folder has a name").to_string_lossy().into_owned()
+    }
+
+    /// Writes the configuration; returns its file.
+    pub fn write(&self) -> PathBuf {
+        let config = self.folder.join("vapor.conf");
+        fs::write(&config, self.text()).expect("the configuration is written");
+        config
+    }
+
     fn text(&self) -> String {
         let text = |path: &Path| path.display().to_string();
+        let port = self.port.map_or_else(String::new, |port| format!("port = {port}\n"));
         format!(
-            "[server]\nsocket = {:?}\n[database]\npath = {:?}\n[libvirt]\nuri = {:?}\n\
+            "[server]\nsocket = {:?}\n{port}[database]\npath = {:?}\n[libvirt]\nuri = {:?}\n\
              domain_type = {:?}\nreconcile_seconds = {}\n[log]\nlevel = \"info\"\nformat = \
              \"text\"\n{}",
             text(&self.socket),
@@ -84,6 +105,9 @@ impl Vapord {
     }
 
     pub fn pid(&self) -> i32 {
+        if unit::wanted() {
+            return unit::main_pid(&self.settings.unit());
+        }
         let child = self.child.as_ref().expect("it runs");
         i32::try_from(child.id()).expect("a process id")
     }
@@ -98,11 +122,23 @@ impl Vapord {
 
     /// A process with these settings, whatever becomes of it. It ends with the test.
     pub fn spawn(settings: &Settings, log: &Path) -> Child {
-        let config = settings.folder.join("vapor.conf");
-        fs::write(&config, settings.text()).expect("the configuration is written");
+        if unit::wanted() {
+            let program = env!("CARGO_BIN_EXE_vapord");
+            let mut command = unit::command(&settings.unit(), program, settings, log);
+            return command.spawn().expect("systemd-run runs");
+        }
+        let config = settings.write();
         let log: File =
             OpenOptions::new().create(true).append(true).open(log).expect("the log opens");
-        Command::new("setpriv")
+        let mut command = match &settings.beside {
+            Some(process) => {
+                let mut command = Command::new("nsenter");
+                command.args(["-t", process, "-m", "-n", "-u", "--root", "--", "setpriv"]);
+                command
+            }
+            None => Command::new("setpriv"),
+        };
+        command
             .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_vapord"), "--config"])
             .arg(config)
             .env_remove("JOURNAL_STREAM")
@@ -152,8 +188,13 @@ impl Vapord {
 
     /// `kill -9`, and the process is gone.
     pub fn kill9(&mut self) {
+        if unit::wanted() && self.child.is_some() {
+            self.signal(Signal::SIGKILL);
+        }
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("it is our own");
+            if !unit::wanted() {
+                child.kill().expect("it is our own");
+            }
             child.wait().expect("it is our own");
         }
     }
@@ -204,6 +245,11 @@ impl Drop for Vapord {
         if std::thread::panicking() {
             println!("--- the end of vapord's log");
             tail(&self.log_file(), 60);
+        }
+        if unit::wanted() && self.child.is_some() {
+            let _ = Command::new("systemctl")
+                .args(["kill", "-s", "KILL", &self.settings.unit()])
+                .status();
         }
         if let Some(mut child) = self.child.take() {
             // Nothing more can be done about a failure here.

@@ -14,7 +14,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use vapor::config::Config;
 use vapor::daemon::Daemon;
 
@@ -127,6 +128,13 @@ impl World {
         World::start(self.folder, config).await
     }
 
+    /// The same, with something done to the folder while no daemon has it.
+    pub async fn restarted_after(self, meanwhile: impl AsyncFnOnce(&Path)) -> World {
+        self.daemon.stop().await;
+        meanwhile(self.folder.path()).await;
+        World::start(self.folder, "").await
+    }
+
     /// Stops the daemon.
     pub async fn stop(self) {
         self.daemon.stop().await;
@@ -143,6 +151,10 @@ impl World {
 
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::PUT, path, &[], Some(body)).await
     }
 
     pub async fn patch(&self, path: &str, body: &Value) -> Reply {
@@ -178,18 +190,26 @@ impl World {
         headers: &[(&str, &str)],
         body: Option<(&str, String)>,
     ) -> Reply {
-        let exchange = async {
-            let response = open(&self.socket, method.clone(), path, headers, body).await;
-            let (parts, body) = response.into_parts();
-            let body = body.collect().await.expect("a whole reply").to_bytes();
-            Reply {
-                what: format!("{method} {path}"),
-                status: parts.status.as_u16(),
-                headers: parts.headers,
-                body,
-            }
-        };
+        let what = format!("{method} {path}");
+        let exchange =
+            async { Reply::of(what, open(&self.socket, method, path, headers, body).await).await };
         tokio::time::timeout(PATIENCE, exchange).await.expect("a reply in time")
+    }
+
+    /// A request from loopback to the port that the daemon was given (`port = …` in its
+    /// configuration), where nobody knows who asks.
+    pub async fn from_loopback(
+        port: u16,
+        method: Method,
+        path: &str,
+        body: (&str, String),
+    ) -> Reply {
+        let what = format!("{method} {path}");
+        let request = async {
+            let connection = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+            Reply::of(what, exchange(connection, method, path, &[], Some(body)).await).await
+        };
+        tokio::time::timeout(PATIENCE, request).await.expect("a reply in time")
     }
 
     /// A stream of events.
@@ -247,8 +267,12 @@ pub fn configuration(folder: &Path, more: &str) -> Config {
         true => String::new(),
         false => format!("uri = \"test://{shown}/node.xml\"\n"),
     };
+    // A line of the server's own.
+    let (port, more): (Vec<&str>, Vec<&str>) =
+        more.lines().partition(|line| line.starts_with("port = "));
+    let (port, more) = (port.join("\n"), more.join("\n"));
     let text = format!(
-        "[server]\nsocket = \"{shown}/vapor.sock\"\n[database]\npath = \"{shown}/vapor.db\"\n\
+        "[server]\nsocket = \"{shown}/vapor.sock\"\n{port}\n[database]\npath = \"{shown}/vapor.db\"\n\
          synchronous = \"normal\"\n[libvirt]\n{uri}{more}\n"
     );
     let path = folder.join("vapor.conf");
@@ -264,11 +288,21 @@ async fn open(
     body: Option<(&str, String)>,
 ) -> http::Response<hyper::body::Incoming> {
     let connection = UnixStream::connect(socket).await.expect("the daemon listens");
+    exchange(connection, method, path, headers, body).await
+}
+
+async fn exchange(
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<(&str, String)>,
+) -> http::Response<hyper::body::Incoming> {
     let (mut client, driver) = hyper::client::conn::http1::handshake(TokioIo::new(connection))
         .await
         .expect("a connection");
     tokio::spawn(driver);
-    let mut request = http::Request::builder().method(method).uri(path).header("host", "vapor");
+    let mut request = http::Request::builder().method(method).uri(path).header("host", "localhost");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -299,6 +333,12 @@ impl std::fmt::Display for Reply {
 }
 
 impl Reply {
+    async fn of(what: String, response: http::Response<hyper::body::Incoming>) -> Reply {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a whole reply").to_bytes();
+        Reply { what, status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
     /// The body.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))

@@ -1,12 +1,18 @@
 //! A private libvirtd with its network, pools and guest, from `tests/lab`.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 /// Ended and removed when dropped.
 pub struct Lab {
     folder: PathBuf,
+    /// Who reads the consoles of which VMs.
+    consoles: Mutex<HashMap<String, JoinHandle<()>>>,
 }
 
 /// Says that a test is skipped, which CI does not allow.
@@ -15,11 +21,11 @@ pub fn skip(needs: &str) {
     println!("skipped: needs {needs}");
 }
 
-fn script(name: &str) -> PathBuf {
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab").join(name)
 }
 
-fn there(program: &str) -> bool {
+pub fn there(program: &str) -> bool {
     ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
         .iter()
         .any(|folder| Path::new(folder).join(program).exists())
@@ -53,7 +59,7 @@ impl Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("/tmp/vapor-{name}-{}-{count}", std::process::id());
-        let lab = Lab { folder: folder.into() };
+        let lab = Lab { folder: folder.into(), consoles: Mutex::default() };
         lab.start_libvirtd();
         Some(lab)
     }
@@ -81,6 +87,64 @@ impl Lab {
     /// The process id of a VM's QEMU.
     pub fn qemu(&self, vm: &str) -> i32 {
         self.call(&["pid", vm]).parse().expect("a process id")
+    }
+
+    /// Runs a command where libvirtd runs, with its mounts and its network; it must succeed.
+    #[track_caller]
+    pub fn exec(&self, words: &[&str]) -> String {
+        self.try_exec(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// The same, whether or not it succeeds: what it printed, or its complaint.
+    pub fn try_exec(&self, words: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("bash");
+        let output =
+            output(command.arg(script("libvirtd.sh")).arg("exec").arg(&self.folder).args(words));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Writes what a VM says on its serial console to a file of the lab's, for as long as it runs; the
+    /// file's end is printed if the test fails. A VM without one is left alone.
+    pub fn watch_console(&self, vm: &str) {
+        let mut consoles = self.consoles.lock().expect("no reader panicked");
+        if consoles.get(vm).is_some_and(|reader| !reader.is_finished()) {
+            return;
+        }
+        let Ok(tty) = self.try_virsh(&["ttyconsole", vm]) else { return };
+        let file = self.folder.join(format!("{vm}.console"));
+        let mut command = Command::new("bash");
+        command.arg(script("libvirtd.sh")).arg("exec").arg(&self.folder).arg("cat").arg(&tty);
+        command.stdout(File::options().append(true).create(true).open(file).expect("a file"));
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        // It ends with its VM, at the latest when the lab is stopped.
+        let reader = std::thread::spawn(move || drop(command.status()));
+        consoles.insert(vm.to_owned(), reader);
+    }
+
+    /// Prints where the guests stand: whether QEMU runs them, what their processors do, and whether
+    /// their agents have opened the channel.
+    fn tell_guests(&self) {
+        let running = self.try_virsh(&["list", "--name", "--state-running"]).unwrap_or_default();
+        for vm in running.lines().filter(|line| !line.is_empty()) {
+            for question in ["info status", "info registers -a", "info chardev"] {
+                println!("--- {vm}: {question}");
+                let answer = self.try_virsh(&["qemu-monitor-command", vm, "--hmp", question]);
+                let answer = answer.unwrap_or_else(|refusal| refusal);
+                let told = |line: &&str| {
+                    !question.contains("registers")
+                        || line.contains("IP=")
+                        || line.starts_with("CPU#")
+                };
+                answer.lines().filter(told).for_each(|line| println!("{line}"));
+            }
+        }
+    }
+
+    /// The process that holds the namespaces in which libvirtd runs.
+    pub fn holder(&self) -> String {
+        let file = self.folder.join("holder.pid");
+        std::fs::read_to_string(file).expect("the holder's process id").trim().to_owned()
     }
 
     pub fn uri(&self) -> String {
@@ -165,6 +229,14 @@ impl Drop for Lab {
         if std::thread::panicking() {
             println!("--- the end of libvirtd's log");
             tail(&self.folder.join("libvirtd.log"), 20);
+            self.tell_guests();
+            for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.extension().is_some_and(|extension| extension == "console") {
+                    println!("--- the end of {}", path.display());
+                    tail(&path, 40);
+                }
+            }
         }
         let stopped =
             Command::new("bash").arg(script("libvirtd.sh")).arg("stop").arg(&self.folder).output();

@@ -3,24 +3,32 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 pub mod client;
+pub mod container;
 pub mod daemon;
 pub mod guest;
+pub mod hostvm;
 pub mod lab;
+pub mod package;
 pub mod random;
+pub mod unit;
 pub mod wait;
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use client::{Client, Reply};
+pub use client::{Call, Client, Reply};
+pub use container::Container;
 pub use daemon::{Settings, Vapord};
+pub use hostvm::{Hardware, HostVm};
 pub use lab::Lab;
 pub use random::Random;
 pub use wait::eventually;
 
 /// The VMs' path.
 pub const V: &str = "/api/v1/virtualization/virtualmachines";
+/// The networks' path.
+pub const NETWORKS: &str = "/api/v1/virtualization/networks";
 /// The tasks' path.
 pub const TASKS: &str = "/api/v1/tasks";
 
@@ -51,6 +59,15 @@ impl World {
         Some(World { client: daemon.client(), daemon, lab })
     }
 
+    /// A fresh world in which the daemon has libvirtd's network, as on a real host.
+    pub async fn on_one_host(name: &str) -> Option<World> {
+        let lab = Lab::start(name)?;
+        let mut settings = Settings::new(name, &lab.uri());
+        settings.beside = Some(lab.holder());
+        let daemon = Vapord::start(settings).await;
+        Some(World { client: daemon.client(), daemon, lab })
+    }
+
     /// Makes a VM of the tiny guest through the API; running if `start`.
     pub async fn make(&self, name: &str, start: bool) -> Value {
         let mut body = guest::body(name);
@@ -62,6 +79,7 @@ impl World {
 
     /// Waits until the guest's agent has told its address.
     pub async fn booted(&self, name: &str) -> Value {
+        self.lab.watch_console(name);
         eventually(&format!("the guest of {name} tells its address"), BOOT, async || {
             let vm = self.client.vm(name).await;
             let details = &vm["runtimeDetails"];

@@ -1,12 +1,19 @@
 //! `vapor vm …`: one file per kind of thing done to a VM.
 
+mod clone;
 mod create;
+mod create_cloud_init;
 mod delete;
+mod hardware;
+mod history;
 mod list;
+mod media;
 mod power;
 mod show;
 mod spec;
+mod spec_change;
 mod update;
+mod update_hardware;
 mod xml;
 
 use clap::Subcommand;
@@ -15,7 +22,8 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::failure::{Exit, Failure, Result};
-pub use spec::read_file;
+pub use media::volume;
+pub use spec::{overlay, read_body, read_file, word, yes_no};
 
 /// What can be done to VMs.
 #[derive(Subcommand, Debug)]
@@ -27,6 +35,8 @@ pub enum VmCommand {
     Show(show::ShowArgs),
     /// Create a virtual machine
     Create(Box<create::CreateArgs>),
+    /// Make a virtual machine like another one
+    Clone(clone::CloneArgs),
     /// Start virtual machines
     Start(power::PlainArgs),
     /// Shut the guests down and wait until they have stopped
@@ -51,12 +61,24 @@ pub enum VmCommand {
     /// Start from the saved memory
     Restore(power::PlainArgs),
     /// Change a virtual machine
-    Update(update::UpdateArgs),
+    Update(Box<update::UpdateArgs>),
+    /// Give a stopped virtual machine another name
+    Rename(update::RenameArgs),
+    /// Insert a medium into an optical drive
+    Insert(media::InsertArgs),
+    /// Eject the medium of an optical drive
+    Eject(media::EjectArgs),
     /// Delete virtual machines
     #[command(visible_alias = "rm")]
     Delete(delete::DeleteArgs),
     /// Show, replace or edit the definition (domain XML)
     Xml(xml::XmlArgs),
+    /// List the versions of the definition, or show one of them
+    History(history::HistoryArgs),
+    /// Compare a version of the definition with another one, or with the present one
+    Diff(history::DiffArgs),
+    /// Make an old version of the definition the present one again
+    Rollback(history::RollbackArgs),
 }
 
 /// Runs one command.
@@ -69,6 +91,7 @@ pub async fn run(cx: &mut Context, command: VmCommand) -> Result<()> {
         VmCommand::List(args) => list::run(cx, &args).await,
         VmCommand::Show(args) => show::run(cx, &args).await,
         VmCommand::Create(args) => create::run(cx, &args).await,
+        VmCommand::Clone(args) => clone::run(cx, &args).await,
         VmCommand::Start(args) => power::plain(cx, A::Start, "started", &args).await,
         VmCommand::Stop(args) => power::stop(cx, A::Stop, "stopped", &args).await,
         VmCommand::Restart(args) => power::stop(cx, A::Restart, "restarted", &args).await,
@@ -82,8 +105,14 @@ pub async fn run(cx: &mut Context, command: VmCommand) -> Result<()> {
             power::plain(cx, A::RestoreSaved, "restored and running", &args).await
         }
         VmCommand::Update(args) => update::run(cx, &args).await,
+        VmCommand::Rename(args) => update::rename(cx, &args).await,
+        VmCommand::Insert(args) => media::insert(cx, &args).await,
+        VmCommand::Eject(args) => media::eject(cx, &args).await,
         VmCommand::Delete(args) => delete::run(cx, &args).await,
         VmCommand::Xml(args) => xml::run(cx, &args).await,
+        VmCommand::History(args) => history::history(cx, &args).await,
+        VmCommand::Diff(args) => history::diff(cx, &args).await,
+        VmCommand::Rollback(args) => history::rollback(cx, &args).await,
     }
 }
 
@@ -92,9 +121,9 @@ fn vm_name() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
 }
 
-/// Goes on after a failure with one of several VMs, and remembers the first one's exit code.
+/// Goes on after a failure with one of several things, and remembers the first one's exit code.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     failed: Option<Exit>,
 }
 
@@ -103,7 +132,7 @@ impl Tally {
     ///
     /// # Errors
     /// A failure that ends the rest, too: Ctrl-C, or a daemon that cannot be reached.
-    fn add(&mut self, cx: &mut Context, result: Result<()>) -> Result<()> {
+    pub fn add(&mut self, cx: &mut Context, result: Result<()>) -> Result<()> {
         match result {
             Err(failure) => match failure.exit {
                 Exit::Interrupted | Exit::Unreachable => Err(failure),
@@ -119,13 +148,17 @@ impl Tally {
         }
     }
 
-    fn end(self) -> Result<()> {
+    /// The exit code of the first failure.
+    ///
+    /// # Errors
+    /// If there was one; it has been shown already.
+    pub fn end(self) -> Result<()> {
         self.failed.map_or(Ok(()), |exit| Err(Failure::silent(exit)))
     }
 }
 
 /// A request body without the members that say nothing.
-fn without_nulls(value: Value) -> Value {
+pub fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(members) => Value::Object(
             members

@@ -9,6 +9,7 @@ use super::super::output::{Format, Sheet, read};
 use super::super::suggest;
 use super::super::text::{NONE, bytes, mib, moment, or_none, plain, safe, yes_no};
 use super::list::note_stale;
+use crate::model::vm_request::{Bandwidth, CpuMode, CpuRequest};
 use crate::model::{Disk, GuestAgentState, Nic, Vm, VmState};
 
 /// Which VM is shown.
@@ -46,14 +47,23 @@ fn sheet(cx: &Context, vm: &Vm) -> Sheet {
     let wide = cx.format == Format::Wide;
     let mut sheet = Sheet::default();
     sheet.row("name", &vm.name).row("uuid", vm.uuid.to_string());
+    if let Some(title) = &vm.title {
+        sheet.row("title", title);
+    }
     if !vm.description.is_empty() {
         sheet.row("description", &vm.description);
     }
     sheet.painted("state", state(cx, vm));
     sheet.row("vcpus", with_max(vm.vcpus.to_string(), vm.max_vcpus.to_string()));
     sheet.row("memory", with_max(mib(vm.memory), mib(vm.max_memory)));
+    sheet.rows("cpu", vm.cpu.iter().map(|cpu| cpu_words(cpu)));
     sheet.row("machine", machine(vm));
     sheet.row("boot", or_none(Some(&vm.os.boot.join(", "))));
+    if let Some(direct) = &vm.os.direct_boot {
+        sheet.row("kernel", &direct.kernel);
+        sheet.rows("initrd", direct.initrd.clone());
+        sheet.rows("cmdline", direct.cmdline.clone());
+    }
     sheet.row("autostart", yes_no(vm.autostart));
     if !vm.persistent {
         sheet.row("persistent", "no: it is gone once it stops");
@@ -75,6 +85,13 @@ fn sheet(cx: &Context, vm: &Vm) -> Sheet {
         sheet.rows("devices", devices(vm));
     }
     guest(cx, vm, &mut sheet);
+    if let Some(seed) = &vm.cloud_init {
+        sheet.row("cloud-init", format!("{} on {}", seed.instance_id, seed.target));
+    }
+    if let Some(told) = &vm.ignition {
+        let from = told.target.as_deref().or(told.file.as_deref()).unwrap_or_default();
+        sheet.row("ignition", format!("version {} in {from}", told.version));
+    }
     if vm.snapshot_count > 0 {
         sheet.row("snapshots", vm.snapshot_count.to_string());
     }
@@ -183,9 +200,17 @@ fn with_max(value: String, max: String) -> String {
 fn machine(vm: &Vm) -> String {
     let os = &vm.os;
     let parts = [&os.domain_type, &os.architecture, &os.machine, &os.firmware];
-    or_none(Some(
-        &parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(", "),
-    ))
+    let mut parts: Vec<String> =
+        parts.into_iter().filter(|part| !part.is_empty()).cloned().collect();
+    match (os.secure_boot, os.enrolled_keys) {
+        (false, _) => {}
+        (true, Some(false)) => parts.push("Secure Boot without keys".to_owned()),
+        (true, Some(true) | None) => parts.push("Secure Boot".to_owned()),
+    }
+    parts.extend(
+        vm.tpm.as_ref().map(|tpm| format!("TPM {}", tpm.version.as_deref().unwrap_or(&tpm.model))),
+    );
+    or_none(Some(&parts.join(", ")))
 }
 
 fn disk(disk: &Disk) -> String {
@@ -205,7 +230,38 @@ fn disk(disk: &Disk) -> String {
     let read_only = if disk.read_only { ", read-only" } else { "" };
     let device =
         serde_json::to_value(disk.device).map_or_else(|_| NONE.to_owned(), |word| plain(&word));
-    format!("{} {device} on {}: {source}{format}{size}{read_only}", disk.target, disk.bus)
+    let tuning = [
+        ("cache", disk.cache.map(|cache| cache.as_str().to_owned())),
+        ("io", disk.io.map(|io| io.as_str().to_owned())),
+        ("iothread", disk.iothread.map(|number| number.to_string())),
+        ("boot order", disk.boot_order.map(|order| order.to_string())),
+    ];
+    let tuning = told(tuning);
+    format!("{} {device} on {}: {source}{format}{size}{read_only}{tuning}", disk.target, disk.bus)
+}
+
+/// `, NAME VALUE` for each that has a value.
+fn told<const N: usize>(parts: [(&str, Option<String>); N]) -> String {
+    let parts = parts.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    parts.map(|(name, value)| format!(", {name} {value}")).collect()
+}
+
+fn cpu_words(cpu: &CpuRequest) -> String {
+    let mode = cpu.mode.map(CpuMode::as_str).unwrap_or("usual");
+    let pins = cpu.pinning.iter().flatten();
+    let pins: Vec<String> = pins.map(|pin| format!("{}={}", pin.vcpu, pin.cpus)).collect();
+    let topology = cpu.topology.map(|topology| {
+        let threads = topology.threads.unwrap_or(1);
+        let cores = topology.dies.unwrap_or(1).saturating_mul(topology.cores);
+        format!("{}x{cores}x{threads}", topology.sockets)
+    });
+    let more = told([
+        ("model", cpu.model.as_ref().map(ToString::to_string)),
+        ("topology", topology),
+        ("NUMA cells", cpu.numa.as_ref().map(|cells| cells.len().to_string())),
+        ("pinned", (!pins.is_empty()).then(|| pins.join(" "))),
+    ]);
+    format!("{mode}{more}")
 }
 
 fn nic(nic: &Nic) -> String {
@@ -213,5 +269,12 @@ fn nic(nic: &Nic) -> String {
     let model = nic.model.as_deref().map(|model| format!(", {model}")).unwrap_or_default();
     let target = nic.target.as_deref().map(|target| format!(", {target}")).unwrap_or_default();
     let link = if nic.link_up { "" } else { ", link down" };
-    format!("{}: {}{source}{model}{target}{link}", nic.mac, nic.source.r#type)
+    let limit = |limit: Option<Bandwidth>| limit.map(|limit| format!("{} KiB/s", limit.average));
+    let tuning = told([
+        ("in at most", limit(nic.inbound)),
+        ("out at most", limit(nic.outbound)),
+        ("VLAN", nic.vlan.map(|tag| tag.to_string())),
+    ]);
+    let isolated = if nic.isolated == Some(true) { ", isolated" } else { "" };
+    format!("{}: {}{source}{model}{target}{link}{tuning}{isolated}", nic.mac, nic.source.r#type)
 }

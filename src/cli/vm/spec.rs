@@ -7,11 +7,16 @@ use serde_json::{Map, Value};
 
 use super::super::context::Context;
 use super::super::failure::{Exit, Failure, Result};
-use super::super::text::parse_gib;
-use crate::model::vm_request::{BootDevice, DiskBus, DiskFormat};
+use super::super::text::{parse_gib, parse_mib};
+use crate::model::firmware::TpmChoice;
+use crate::model::vm_request::{
+    Bandwidth, BootDevice, ClockOffset, ClockRequest, CpuFeature, CpuMode, CpuPin, CpuRequest,
+    CpuTopology, DiskBus, DiskFormat, FeaturePolicy, FilesystemRequest, NumaRequest, PciAddress,
+    VsockRequest, WatchdogRequest,
+};
 use crate::model::{
-    DiskAction, DiskDevice, DiskRequest, LabelKey, LabelValue, NicRequest, NicSourceType,
-    ResourceName, VolumeRef,
+    DiskAction, DiskDevice, DiskRequest, LabelKey, LabelValue, NetworkName, NicRequest,
+    NicSourceType, ResourceName, TpmRequest, VmName, VolumeRef,
 };
 
 /// What a file of a request may hold at most.
@@ -43,7 +48,20 @@ pub fn yes_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn resource(text: &str) -> Result<ResourceName, String> {
+/// A TPM: `yes` for what suits the machine, else its model.
+pub fn tpm(text: &str) -> Result<TpmRequest, String> {
+    match yes_no(text) {
+        Ok(wanted) => Ok(TpmRequest::Simple(wanted)),
+        Err(_) => word(text)
+            .map(|model| TpmRequest::Full(TpmChoice { model: Some(model), version: None })),
+    }
+}
+
+pub(super) fn resource(text: &str) -> Result<ResourceName, String> {
+    text.parse().map_err(|error: crate::error::Error| error.message().to_owned())
+}
+
+fn network(text: &str) -> Result<NetworkName, String> {
     text.parse().map_err(|error: crate::error::Error| error.message().to_owned())
 }
 
@@ -59,17 +77,47 @@ pub fn volume(text: &str) -> Result<VolumeRef, String> {
 
 /// `SIZE[,OPTION=VALUE…]`: a new disk.
 pub fn new_disk(text: &str) -> Result<DiskRequest, String> {
-    let (size, options) = head(text);
+    let (first, rest) = head(text);
     let mut disk = disk(DiskAction::Create);
-    disk.size = Some(parse_gib(size)?);
-    disk_options(disk, options, &["pool", "volume", "format", "bus", "serial", "boot-order"])
+    // `size=20,pool=fast` says the same as `20,pool=fast`.
+    let options = if first.contains('=') { text } else { rest };
+    if !first.contains('=') {
+        disk.size = Some(parse_gib(first)?);
+    }
+    disk_options(disk, options, &[&["size", "pool", "volume", "format"], TUNING].concat())
+}
+
+/// What every disk can be told.
+const TUNING: &[&str] =
+    &["bus", "serial", "boot-order", "target", "cache", "io", "discard", "iothread"];
+
+/// A drive without a medium: `cdrom` or `floppy`.
+pub fn drive(text: &str) -> Result<DiskRequest, String> {
+    let (device, options) = head(text);
+    let mut disk = disk(DiskAction::Create);
+    disk.device = match device {
+        "cdrom" => DiskDevice::Cdrom,
+        "floppy" => DiskDevice::Floppy,
+        _ => return Err("an empty drive is cdrom or floppy".to_owned()),
+    };
+    disk_options(disk, options, &["bus", "boot-order", "target"])
+}
+
+/// An image of the ISO library in a CD drive.
+pub fn iso(text: &str) -> Result<DiskRequest, String> {
+    let (image, options) = head(text);
+    let mut disk = disk(DiskAction::Attach);
+    disk.iso = Some(image.to_owned());
+    disk.device = DiskDevice::Cdrom;
+    disk.read_only = true;
+    disk_options(disk, options, &["bus", "boot-order", "target"])
 }
 
 /// `POOL/VOLUME[,OPTION=VALUE…]` or a volume's path: an existing volume as a disk.
 pub fn attached_disk(text: &str) -> Result<DiskRequest, String> {
     let (source, options) = head(text);
     let disk = attach(source)?;
-    disk_options(disk, options, &["bus", "serial", "boot-order", "read-only"])
+    disk_options(disk, options, &[&["read-only", "shareable"], TUNING].concat())
 }
 
 /// The same for a CD drive.
@@ -90,7 +138,7 @@ pub fn cloned_disk(text: &str) -> Result<DiskRequest, String> {
     } else {
         disk.source = Some(volume(source)?);
     }
-    let known = ["size", "pool", "volume", "format", "bus", "serial", "boot-order"];
+    let known = [&["size", "pool", "volume", "format", "linked"], TUNING].concat();
     disk_options(disk, options, &known)
 }
 
@@ -106,9 +154,8 @@ fn attach(source: &str) -> Result<DiskRequest, String> {
     Ok(disk)
 }
 
-/// `NAME`, `bridge:NAME`, `direct:DEVICE` or `user`, with `,model=…,mac=…,boot-order=…`.
-pub fn nic(text: &str) -> Result<NicRequest, String> {
-    let (source, options) = head(text);
+/// `NAME`, `bridge:NAME`, `direct:DEVICE` or `user`: what a NIC is plugged into.
+pub(super) fn plugged_into(source: &str) -> Result<(NicSourceType, Option<NetworkName>), String> {
     let (r#type, source) = match source.split_once(':') {
         Some(("network", name)) => (NicSourceType::Network, Some(name)),
         Some(("bridge", name)) => (NicSourceType::Bridge, Some(name)),
@@ -121,41 +168,165 @@ pub fn nic(text: &str) -> Result<NicRequest, String> {
         None if source == "user" => (NicSourceType::User, None),
         None => (NicSourceType::Network, Some(source)),
     };
-    let mut nic = NicRequest {
-        r#type,
-        source: source.map(resource).transpose()?,
-        model: None,
-        mac: None,
-        boot_order: None,
-        link_up: None,
-    };
+    Ok((r#type, source.map(network).transpose()?))
+}
+
+/// A VM's name to be.
+pub fn new_name(text: &str) -> Result<VmName, String> {
+    text.parse().map_err(|error: crate::error::Error| error.message().to_owned())
+}
+
+/// `NAME`, `bridge:NAME`, `direct:DEVICE` or `user`, with `,model=…,mac=…,boot-order=…`.
+pub fn nic(text: &str) -> Result<NicRequest, String> {
+    let (source, options) = head(text);
+    let (r#type, source) = plugged_into(source)?;
+    let mut nic = NicRequest { r#type, source, ..NicRequest::default() };
     for (key, value) in pairs(options) {
         match key {
+            "mode" => nic.mode = Some(word(value)?),
+            "vlan" => nic.vlan = Some(value.parse().map_err(|_| "a VLAN is a number".to_owned())?),
+            "inbound" => nic.inbound = Some(bandwidth(value)?),
+            "outbound" => nic.outbound = Some(bandwidth(value)?),
+            "isolated" => nic.isolated = value.is_empty() || yes_no(value)?,
             "model" => nic.model = Some(resource(value)?),
             "mac" => nic.mac = Some(value.to_owned()),
             "boot-order" => nic.boot_order = Some(number(value)?),
             "link" => nic.link_up = Some(yes_no(value)?),
-            _ => return Err(unknown(key, &["model", "mac", "boot-order", "link"])),
+            _ => return Err(unknown(key, NIC_OPTIONS)),
         }
     }
     Ok(nic)
 }
 
-const fn disk(action: DiskAction) -> DiskRequest {
-    DiskRequest {
-        action,
-        size: None,
-        format: None,
-        pool: None,
-        volume: None,
-        path: None,
-        source: None,
-        device: DiskDevice::Disk,
-        bus: None,
-        boot_order: None,
-        read_only: false,
-        serial: None,
+const NIC_OPTIONS: &[&str] =
+    &["model", "mac", "boot-order", "link", "mode", "vlan", "inbound", "outbound", "isolated"];
+
+/// `AVERAGE[:PEAK[:BURST]]`, in KiB and KiB per second.
+pub(super) fn bandwidth(text: &str) -> Result<Bandwidth, String> {
+    let wrong = || "a limit is AVERAGE[:PEAK[:BURST]] in KiB per second".to_owned();
+    let numbers: Vec<u64> =
+        text.split(':').map(|part| part.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+    match numbers.as_slice() {
+        [average] => Ok(Bandwidth { average: *average, peak: None, burst: None }),
+        [average, peak] => Ok(Bandwidth { average: *average, peak: Some(*peak), burst: None }),
+        [average, peak, burst] => {
+            Ok(Bandwidth { average: *average, peak: Some(*peak), burst: Some(*burst) })
+        }
+        _ => Err(wrong()),
     }
+}
+
+/// `MODE`, or a CPU model, with `,sockets=,dies=,cores=,threads=` and `,+FEATURE`, `,-FEATURE`.
+pub fn cpu(text: &str) -> Result<CpuRequest, String> {
+    let (name, options) = head(text);
+    let mut cpu = CpuRequest::default();
+    match word::<CpuMode>(name) {
+        Ok(mode) => cpu.mode = Some(mode),
+        Err(_) => cpu.model = Some(resource(name)?),
+    }
+    let mut parts = [None; 4];
+    let mut features = Vec::new();
+    for (key, value) in pairs(options) {
+        let feature = |policy| CpuFeature { name: key[1..].to_owned(), policy };
+        match key {
+            "sockets" => parts[0] = Some(number(value)?),
+            "dies" => parts[1] = Some(number(value)?),
+            "cores" => parts[2] = Some(number(value)?),
+            "threads" => parts[3] = Some(number(value)?),
+            _ if key.starts_with('+') => features.push(feature(FeaturePolicy::Require)),
+            _ if key.starts_with('-') => features.push(feature(FeaturePolicy::Disable)),
+            _ => {
+                let known = ["sockets", "dies", "cores", "threads", "+FEATURE", "-FEATURE"];
+                return Err(unknown(key, &known));
+            }
+        }
+    }
+    if parts.iter().any(Option::is_some) {
+        cpu.topology = Some(CpuTopology {
+            sockets: parts[0].unwrap_or(1),
+            dies: parts[1],
+            cores: parts[2].unwrap_or(1),
+            threads: parts[3],
+        });
+    }
+    cpu.features = (!features.is_empty()).then_some(features);
+    Ok(cpu)
+}
+
+/// `VCPU=CPUS`.
+pub fn pin(text: &str) -> Result<CpuPin, String> {
+    let (vcpu, cpus) = text.split_once('=').ok_or("a pinning is VCPU=CPUS, such as 0=2-3")?;
+    Ok(CpuPin { vcpu: number(vcpu)?, cpus: cpus.to_owned() })
+}
+
+/// `CPUS:MEMORY`.
+pub fn numa(text: &str) -> Result<NumaRequest, String> {
+    let (cpus, memory) = text.split_once(':').ok_or("a NUMA cell is CPUS:MEMORY")?;
+    Ok(NumaRequest { cpus: cpus.to_owned(), memory: parse_mib(memory)? })
+}
+
+/// `DIRECTORY:TAG[,read-only]`.
+pub fn filesystem(text: &str) -> Result<FilesystemRequest, String> {
+    let (what, options) = head(text);
+    let (source, tag) = what.rsplit_once(':').ok_or("a shared directory is DIRECTORY:TAG")?;
+    let mut filesystem =
+        FilesystemRequest { source: source.to_owned(), tag: tag.to_owned(), read_only: false };
+    for (key, value) in pairs(options) {
+        match key {
+            "read-only" => filesystem.read_only = value.is_empty() || yes_no(value)?,
+            _ => return Err(unknown(key, &["read-only"])),
+        }
+    }
+    Ok(filesystem)
+}
+
+/// `MODEL[,action=…]`, `default` for the usual model.
+pub fn watchdog(text: &str) -> Result<WatchdogRequest, String> {
+    let (model, options) = head(text);
+    let model = (model != "default").then(|| word(model)).transpose()?;
+    let mut watchdog = WatchdogRequest { model, action: None };
+    for (key, value) in pairs(options) {
+        match key {
+            "action" => watchdog.action = Some(word(value)?),
+            _ => return Err(unknown(key, &["action"])),
+        }
+    }
+    Ok(watchdog)
+}
+
+/// `auto` or a context id.
+pub fn vsock(text: &str) -> Result<VsockRequest, String> {
+    let cid = (text != "auto").then(|| number(text)).transpose()?;
+    Ok(VsockRequest { cid })
+}
+
+/// A value, or `none` for it: no option that may be absent, for which `Option<Option<_>>` would stand.
+pub type OrNone<T> = Option<T>;
+
+/// What `parse` reads, or `none`.
+pub fn or_none<T: 'static>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<OrNone<T>, String> + Clone {
+    move |text| (text != "none").then(|| parse(text)).transpose()
+}
+
+/// A PCI address.
+pub fn pci(text: &str) -> Result<PciAddress, String> {
+    PciAddress::try_from(text.to_owned()).map_err(|error| error.message().to_owned())
+}
+
+/// `utc`, `localtime` or the name of a time zone.
+pub fn clock(text: &str) -> Result<ClockRequest, String> {
+    Ok(match word::<ClockOffset>(text) {
+        Ok(ClockOffset::Timezone) | Err(_) => {
+            ClockRequest { offset: None, timezone: Some(text.to_owned()) }
+        }
+        Ok(offset) => ClockRequest { offset: Some(offset), timezone: None },
+    })
+}
+
+fn disk(action: DiskAction) -> DiskRequest {
+    DiskRequest { action, ..DiskRequest::default() }
 }
 
 fn disk_options(
@@ -176,6 +347,13 @@ fn disk_options(
             "boot-order" => disk.boot_order = Some(number(value)?),
             "serial" => disk.serial = Some(value.to_owned()),
             "read-only" => disk.read_only = value.is_empty() || yes_no(value)?,
+            "shareable" => disk.shareable = value.is_empty() || yes_no(value)?,
+            "linked" => disk.linked = value.is_empty() || yes_no(value)?,
+            "cache" => disk.cache = Some(word(value)?),
+            "io" => disk.io = Some(word(value)?),
+            "discard" => disk.discard = Some(word(value)?),
+            "iothread" => disk.iothread = Some(number(value)?),
+            "target" => disk.target = Some(value.to_owned()),
             _ => return Err(unknown(key, known)),
         }
     }
@@ -187,26 +365,27 @@ pub fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(Value::from(text)).map_err(|error| error.to_string())
 }
 
-fn number(text: &str) -> Result<u32, String> {
+pub(super) fn number(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("{text:?} is not a number"))
 }
 
-fn head(text: &str) -> (&str, &str) {
+pub(super) fn head(text: &str) -> (&str, &str) {
     text.split_once(',').unwrap_or((text, ""))
 }
 
-fn pairs(options: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn pairs(options: &str) -> impl Iterator<Item = (&str, &str)> {
     options
         .split(',')
         .filter(|option| !option.is_empty())
         .map(|option| option.split_once('=').unwrap_or((option, "")))
 }
 
-fn unknown(key: &str, known: &[&str]) -> String {
+pub(super) fn unknown(key: &str, known: &[&str]) -> String {
     format!("unknown option {key:?}; there are {}", known.join(", "))
 }
 
-/// Reads a request's body: JSON, or TOML by the file's name; `-` is stdin. No file is no body.
+/// Reads a request's body: JSON or YAML by what it looks like, or TOML by the file's name; `-` is
+/// stdin. No file is no body.
 ///
 /// # Errors
 /// [`Exit::Refused`] for a file that cannot be read or understood.
@@ -216,10 +395,14 @@ pub fn read_body(cx: &mut Context, file: Option<&str>) -> Result<Value> {
     let refuse = |error: String| {
         Failure::new(Exit::Refused, format!("{file} cannot be understood: {}", error.trim()))
     };
-    let value: Value = if Path::new(file).extension().is_some_and(|name| name == "toml") {
+    let extension = Path::new(file).extension().and_then(|name| name.to_str());
+    let is_json = text.trim_start().starts_with('{') || extension == Some("json");
+    let value: Value = if extension == Some("toml") {
         toml::from_str(&text).map_err(|error| refuse(error.to_string()))?
-    } else {
+    } else if is_json {
         serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?
+    } else {
+        serde_saphyr::from_str(&text).map_err(|error| refuse(error.to_string()))?
     };
     if !value.is_object() {
         return Err(refuse("it holds no object".to_owned()));
@@ -246,11 +429,14 @@ pub fn read_file(cx: &mut Context, file: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8".to_owned()))
 }
 
-/// The members of `base` with those of `over` put over them.
+/// The members of `base` with those of `over` put over them, objects in objects alike.
 pub fn overlay(base: Value, over: Value) -> Value {
     match (base, over) {
         (Value::Object(mut base), Value::Object(over)) => {
-            base.extend(over);
+            for (key, value) in over {
+                let present = base.remove(&key).unwrap_or(Value::Null);
+                base.insert(key, overlay(present, value));
+            }
             Value::Object(base)
         }
         (_, over) => over,
@@ -301,13 +487,20 @@ mod tests {
     }
 
     #[test]
+    fn a_tpm_is_asked_for_with_or_without_its_model() {
+        assert_eq!(value(tpm("yes")), json!(true));
+        assert_eq!(value(tpm("tpm-tis")), json!({"model": "tpm-tis"}));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_what_would() {
-        assert!(new_disk("20,color=red").unwrap_err().contains("there are pool"));
+        assert!(new_disk("20,color=red").unwrap_err().contains("there are size"));
         assert!(new_disk("20,bus=bogus").is_err());
         assert!(attached_disk("nopool").unwrap_err().contains("POOL/VOLUME"));
         assert!(nic("token:ring").is_err());
         assert!(label("novalue").is_err());
         assert!(boot_device("usb").is_err());
         assert!(yes_no("maybe").is_err());
+        assert!(tpm("tpm-x").unwrap_err().contains("tpm-crb"));
     }
 }

@@ -14,9 +14,12 @@ use super::super::operation::{ChangeArgs, Ended, perform, show_done};
 use super::super::output::read;
 use super::super::suggest;
 use super::super::text::{parse_mib, safe};
-use super::{spec, without_nulls};
+use super::create_cloud_init::CloudInitArgs;
+use super::update_hardware::HardwareChange;
+use super::{spec, spec_change, without_nulls};
 use crate::model::vm_request::BootDevice;
-use crate::model::{LabelKey, LabelValue, UpdateVm, Vm};
+use crate::model::vm_update::{UpdateDisk, UpdateNic};
+use crate::model::{LabelKey, LabelValue, UpdateVm, Vm, VmName};
 
 /// What changes; what is not named stays.
 #[derive(Args, Debug)]
@@ -24,6 +27,12 @@ pub struct UpdateArgs {
     /// Name or UUID
     #[arg(value_name = "VM", value_parser = super::vm_name())]
     pub name: String,
+    /// Another name; only of a stopped virtual machine
+    #[arg(long = "name", value_name = "NAME", value_parser = spec::new_name)]
+    pub new_name: Option<VmName>,
+    /// One line for people; empty to take it away
+    #[arg(long)]
+    pub title: Option<String>,
     /// Free text; empty to take it away
     #[arg(long)]
     pub description: Option<String>,
@@ -51,9 +60,31 @@ pub struct UpdateArgs {
     /// Take a label away; repeat it for several
     #[arg(long, value_name = "KEY")]
     pub remove_label: Vec<String>,
-    /// Read the body from a JSON (or .toml) file, - for stdin; options given besides win
+    /// Grow a disk, at once: vda=40G; repeat it for several
+    #[arg(long, value_name = "TARGET=SIZE", value_parser = spec_change::grown_disk)]
+    pub grow: Vec<UpdateDisk>,
+    /// Plug the cable of a NIC in or out, at once: 52:54:00:12:34:56=down; repeat it for several
+    #[arg(long, value_name = "MAC=up|down", value_parser = spec_change::nic_link)]
+    pub link: Vec<UpdateNic>,
+    /// Plug a NIC into another network: MAC=NETWORK, MAC=bridge:NAME, MAC=direct:DEVICE or MAC=user;
+    /// at once from one network or bridge to another; repeat it for several
+    #[arg(long, value_name = "MAC=SOURCE", value_parser = spec_change::nic_source)]
+    pub plug: Vec<UpdateNic>,
+    /// Change a disk: TARGET with [,cache=,io=,discard=,iothread=,bus=,boot-order=,serial=,read-only=,
+    /// size=]; with the next boot; repeat it for several
+    #[arg(long, value_name = "DISK", value_parser = spec_change::changed_disk)]
+    pub disk: Vec<UpdateDisk>,
+    /// Change a NIC: MAC with [,inbound=,outbound=,isolated=,link=] at once, or [,model=,vlan=,mode=,
+    /// boot-order=] with the next boot; a limit is AVERAGE[:PEAK[:BURST]] in KiB/s, 0 for none
+    #[arg(long, value_name = "NIC", value_parser = spec_change::nic_options)]
+    pub nic: Vec<UpdateNic>,
+    #[command(flatten)]
+    pub hardware: HardwareChange,
+    /// Read the body from a JSON or YAML (or .toml) file, - for stdin; options given besides win
     #[arg(long, short, value_name = "FILE")]
     pub file: Option<String>,
+    #[command(flatten)]
+    pub cloud_init: CloudInitArgs,
     #[command(flatten)]
     pub change: ChangeArgs,
 }
@@ -78,6 +109,7 @@ async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
         labels = Some(changed_labels(read(reply.data()?)?, args)?);
     }
     let flags = UpdateVm {
+        name: args.new_name.clone(),
         description: args.description.clone(),
         memory: args.memory,
         max_memory: args.max_memory,
@@ -86,9 +118,17 @@ async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
         boot: args.boot.clone(),
         autostart: args.autostart,
         labels,
+        title: args.title.clone(),
+        disks: some(spec_change::disks(args.grow.iter().chain(&args.disk))),
+        networks: some(spec_change::nics(args.link.iter().chain(&args.plug).chain(&args.nic))),
+        ..args.hardware.request()
     };
     let flags = serde_json::to_value(flags).map_err(Failure::unintelligible)?;
-    let body = spec::overlay(spec::read_body(cx, args.file.as_deref())?, without_nulls(flags));
+    let mut flags = without_nulls(flags);
+    if let Some(cloud_init) = args.cloud_init.body(cx)? {
+        flags["cloud_init"] = cloud_init;
+    }
+    let body = spec::overlay(spec::read_body(cx, args.file.as_deref())?, flags);
     if body.as_object().is_none_or(serde_json::Map::is_empty) {
         return Err(Failure::new(Exit::Refused, "nothing to change was named")
             .with_hint("see `vapor vm update --help`"));
@@ -97,6 +137,34 @@ async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
         Ended::Done(data) => done(cx, &data, &args.name),
         Ended::Planned | Ended::Accepted => Ok(()),
     }
+}
+
+/// Which virtual machine gets which name.
+#[derive(Args, Debug)]
+pub struct RenameArgs {
+    /// Name or UUID
+    #[arg(value_name = "VM", value_parser = super::vm_name())]
+    pub name: String,
+    /// The new name
+    #[arg(value_name = "NEW", value_parser = spec::new_name)]
+    pub new: VmName,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// Renames.
+pub async fn rename(cx: &mut Context, args: &RenameArgs) -> Result<()> {
+    let body = serde_json::json!({ "name": args.new });
+    let request = Request::new(Method::PATCH, vm_path(&args.name, "")).json(&body);
+    match perform(cx, request, &args.change).await {
+        Ok(Ended::Done(data)) => show_done(cx, &data, &args.name, "renamed"),
+        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
+        Err(failure) => Err(suggest::for_vm(cx, &args.name, failure).await),
+    }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
 
 fn changed_labels(vm: Vm, args: &UpdateArgs) -> Result<BTreeMap<LabelKey, LabelValue>> {

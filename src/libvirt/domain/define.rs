@@ -8,6 +8,9 @@ use super::super::session::{Session, without_nul};
 use super::{impact, refuse_hung, target, with};
 use crate::error::Result;
 
+/// The libvirt that knows `VIR_DOMAIN_UNDEFINE_TPM`.
+const UNDEFINE_TPM_SINCE: u32 = 8_009_000;
+
 /// What goes with a domain's definition; libvirt refuses to undefine a domain that has one of these
 /// and whose flag is not set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,9 @@ pub struct UndefineFlags {
     pub checkpoints_metadata: bool,
     /// Remove the firmware's variables too; kept if not set.
     pub nvram: bool,
+    /// Remove the state of its emulated TPM too; kept if not set. libvirt before 8.9 has no word for
+    /// it and removes the state unless the definition says that it is persistent.
+    pub tpm: bool,
 }
 
 /// The domain's XML: live or stored (`inactive`), with or without secrets (`secure`).
@@ -66,8 +72,26 @@ pub fn undefine(session: &Session, uuid: Uuid, flags: UndefineFlags) -> Result<(
         } else {
             sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
         };
+        if session.libvirt_version() >= UNDEFINE_TPM_SINCE {
+            bits |= if flags.tpm {
+                sys::VIR_DOMAIN_UNDEFINE_TPM
+            } else {
+                sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM
+            };
+        }
     }
     with(session, uuid, "undefine", |domain| domain.undefine_flags(bits))
+}
+
+/// Gives a stopped domain another name. `virDomainRename`; its UUID, firmware variables and TPM
+/// state, which are found by path and by UUID, stay.
+///
+/// # Errors
+/// `VmAlreadyExists` if another has the name; `VmWrongState` or `LibvirtRefused` for a domain that
+/// runs, or has snapshots or a saved state.
+pub fn rename(session: &Session, uuid: Uuid, name: &str) -> Result<()> {
+    without_nul("name", name)?;
+    with(session, uuid, "rename", |domain| domain.rename(name, 0))
 }
 
 /// Whether the domain starts with the host.
@@ -83,11 +107,31 @@ pub fn set_description(
     live: bool,
     config: bool,
 ) -> Result<()> {
-    without_nul("description", text)?;
+    set_text(session, uuid, sys::VIR_DOMAIN_METADATA_DESCRIPTION, text, impact(live, config))
+}
+
+/// Sets the title, one line; an empty one removes it.
+pub fn set_title(
+    session: &Session,
+    uuid: Uuid,
+    text: &str,
+    live: bool,
+    config: bool,
+) -> Result<()> {
+    set_text(session, uuid, sys::VIR_DOMAIN_METADATA_TITLE, text, impact(live, config))
+}
+
+fn set_text(
+    session: &Session,
+    uuid: Uuid,
+    kind: sys::virDomainMetadataType,
+    text: &str,
+    flags: u32,
+) -> Result<()> {
+    without_nul("text", text)?;
     let text = if text.is_empty() { None } else { Some(text) };
-    let kind = sys::VIR_DOMAIN_METADATA_DESCRIPTION as i32;
     with(session, uuid, "describe", |domain| {
-        domain.set_metadata(kind, text, None, None, impact(live, config))
+        domain.set_metadata(kind as i32, text, None, None, flags)
     })
 }
 

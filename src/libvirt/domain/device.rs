@@ -61,6 +61,16 @@ pub fn update_device(
     })
 }
 
+/// Exchanges the medium of a removable drive of a running domain: `xml` is the drive with its new
+/// medium, or without one. `force` opens the tray even if the guest has locked it.
+pub fn change_medium(session: &Session, uuid: Uuid, xml: &str, force: bool) -> Result<()> {
+    without_nul("xml", xml)?;
+    let force = if force { virt::sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE } else { 0 };
+    with(session, uuid, "exchange a medium of", |domain| {
+        domain.update_device_flags(xml, impact(true, false) | force)
+    })
+}
+
 /// The sizes of the disk with this target name. Asks QEMU's monitor if the domain runs, and can
 /// therefore wait for a hung guest.
 pub fn block_info(session: &Session, uuid: Uuid, target: &str) -> Result<BlockInfo> {
@@ -68,5 +78,14 @@ pub fn block_info(session: &Session, uuid: Uuid, target: &str) -> Result<BlockIn
     with(session, uuid, "read a disk of", |domain| {
         let (capacity, allocation, physical) = ffi::domain::block_info(domain, target)?;
         Ok(BlockInfo { capacity, allocation, physical })
+    })
+}
+
+/// Gives the disk with this target name of a running domain this capacity, bytes: the file or
+/// device grows and the guest is told. `virDomainBlockResize`.
+pub fn resize_disk(session: &Session, uuid: Uuid, target: &str, capacity: u64) -> Result<()> {
+    without_nul("target", target)?;
+    with(session, uuid, "resize a disk of", |domain| {
+        domain.block_resize(target, capacity, virt::sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
     })
 }

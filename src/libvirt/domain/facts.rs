@@ -106,11 +106,43 @@ pub fn facts(session: &Session, uuid: Uuid) -> Result<DomainFacts> {
 }
 
 /// One domain in full, of which the brief part is known already.
+fn facts_for(session: &Session, brief: &DomainBrief) -> Result<DomainFacts> {
+    complete(session, &target(session, brief.uuid)?.domain, brief)
+}
+
+/// From how many domains on one listing of all of them costs less than a look-up of each.
+const WORTH_A_LISTING: usize = 16;
+
+/// Reads these domains in full, of which the brief part is known, and hands each to `take` as it
+/// comes. One that has gone meanwhile is left out.
 ///
 /// # Errors
-/// Those of [`facts`].
-pub fn facts_for(session: &Session, brief: &DomainBrief) -> Result<DomainFacts> {
-    complete(session, &target(session, brief.uuid)?.domain, brief)
+/// What the listing or `take` fails with; what libvirt refuses of one domain is left to `take`.
+pub fn facts_of(
+    session: &Session,
+    briefs: &[DomainBrief],
+    mut take: impl FnMut(&DomainBrief, Result<DomainFacts>) -> Result<()>,
+) -> Result<()> {
+    let mut told = |brief: &DomainBrief, facts: Result<DomainFacts>| match facts {
+        Err(error) if error.kind() == Kind::VmNotFound => Ok(()),
+        facts => take(brief, facts),
+    };
+    if briefs.len() < WORTH_A_LISTING {
+        return briefs.iter().try_for_each(|brief| told(brief, facts_for(session, brief)));
+    }
+    let all = session
+        .connect()
+        .list_all_domains(0)
+        .map_err(session.failed("list the VMs of", What::Host))?;
+    let wanted: HashMap<Uuid, &DomainBrief> =
+        briefs.iter().map(|brief| (brief.uuid, brief)).collect();
+    for domain in all {
+        let brief = domain.uuid().ok().and_then(|uuid| wanted.get(&uuid).copied());
+        if let Some(brief) = brief {
+            told(brief, complete(session, &domain, brief))?;
+        }
+    }
+    Ok(())
 }
 
 /// The names of a domain's snapshots, in libvirt's order.
@@ -313,7 +345,9 @@ fn complete(session: &Session, domain: &Domain, brief: &DomainBrief) -> Result<D
     if active {
         refuse_hung(session, domain, &brief.name, "read")?;
     }
-    let xml = domain.xml_desc(0).map_err(failed)?;
+    // One that has been started since would tell how it runs, and that be taken for its definition.
+    let flags = if active { 0 } else { sys::VIR_DOMAIN_XML_INACTIVE };
+    let xml = domain.xml_desc(flags).map_err(failed)?;
     let inactive_xml = if active && brief.persistent {
         Some(domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).map_err(failed)?)
     } else {

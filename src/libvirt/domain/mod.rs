@@ -5,6 +5,7 @@
 //! `VmNotFound`, `VmBusy` (libvirt's job lock was not free within 30 s), `VmWrongState`,
 //! `NotSupported`, `LibvirtRefused` and `LibvirtUnavailable`.
 
+mod backup;
 mod define;
 mod device;
 mod facts;
@@ -23,20 +24,24 @@ use super::ffi;
 use super::session::{Session, without_nul};
 use crate::error::{Error, Kind, Result};
 
+pub use backup::{backup_begin, backup_xml, freeze, thaw};
 pub use define::{
-    UndefineFlags, define, set_autostart, set_description, set_metadata, undefine, xml,
+    UndefineFlags, define, rename, set_autostart, set_description, set_metadata, set_title,
+    undefine, xml,
 };
-pub use device::{BlockInfo, attach_device, block_info, detach_device, update_device};
+pub use device::{
+    BlockInfo, attach_device, block_info, change_medium, detach_device, resize_disk, update_device,
+};
 pub use facts::{
-    DomainBrief, DomainFacts, Survey, brief, brief_all, facts, facts_all, facts_for,
-    snapshot_names, survey,
+    DomainBrief, DomainFacts, Survey, brief, brief_all, facts, facts_all, facts_of, snapshot_names,
+    survey,
 };
-pub use job::{JobInfo, abort_job, job_info};
+pub use job::{EndedJob, JobInfo, abort_job, ended_job, job_info};
 pub use power::{
-    ShutdownMode, destroy, managed_save, managed_save_remove, pm_wakeup, reboot, reset, resume,
-    shutdown, start, suspend,
+    ShutdownMode, cut_power, destroy, managed_save, managed_save_remove, pm_wakeup, reboot, reset,
+    resume, shutdown, start, suspend,
 };
-pub use tune::{set_max_memory, set_max_vcpus, set_memory, set_vcpus};
+pub use tune::{pin_vcpu, set_max_memory, set_max_vcpus, set_memory, set_vcpus};
 
 /// The UUID of the domain with this name or UUID; a name wins over a UUID that looks like it.
 ///

@@ -5,7 +5,7 @@ use virt::sys;
 
 use super::super::session::Session;
 use super::{with, with_any};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 /// Who is asked to bring the guest down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,15 @@ pub fn destroy(session: &Session, uuid: Uuid, graceful: bool) -> Result<()> {
             domain.destroy()
         }
     })
+}
+
+/// Cuts the power of a domain that ran a moment ago: that it has stopped by itself since, or is gone,
+/// is as good.
+pub fn cut_power(session: &Session, uuid: Uuid) -> Result<()> {
+    match destroy(session, uuid, false) {
+        Err(error) if matches!(error.kind(), Kind::VmNotRunning | Kind::VmNotFound) => Ok(()),
+        done => done,
+    }
 }
 
 /// Asks the guest to restart and returns at once.

@@ -1,6 +1,8 @@
 //! Memory and vCPUs. `live` changes the running domain, `config` the stored definition; with neither
 //! libvirt takes whichever is current.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 use virt::sys;
 
@@ -42,4 +44,15 @@ pub fn set_max_vcpus(session: &Session, uuid: Uuid, vcpus: u32) -> Result<()> {
     with(session, uuid, "set the maximum vCPUs of", |domain| {
         domain.set_vcpus_flags(vcpus, flags).map(drop)
     })
+}
+
+/// Lets a virtual CPU of the running domain run on these CPUs of the host alone.
+/// `virDomainPinVcpu`; takes effect at once, and in nothing but the running domain.
+pub fn pin_vcpu(session: &Session, uuid: Uuid, vcpu: u32, cpus: &BTreeSet<u32>) -> Result<()> {
+    let bytes = cpus.last().map_or(0, |last| *last as usize / 8 + 1);
+    let mut map = vec![0_u8; bytes];
+    for cpu in cpus {
+        map[*cpu as usize / 8] |= 1 << (cpu % 8);
+    }
+    with(session, uuid, "pin a vCPU of", |domain| domain.pin_vcpu(vcpu, &map))
 }

@@ -7,14 +7,18 @@
 //! Only symbols of libvirt 9.0 and older may be named here: a newer one would make the binary refuse
 //! to start where it is missing.
 
+pub(super) mod backup;
 pub(super) mod domain;
+pub(super) mod event_loop;
 pub(super) mod events;
 mod init;
 pub(super) mod memory;
 pub(super) mod network;
+pub(super) mod pool;
+pub(super) mod stream;
 pub(super) mod typed;
 
-pub(super) use init::initialise;
+pub(super) use init::{event_loop_silence, initialise};
 
 use std::ffi::{CStr, c_char, c_void};
 

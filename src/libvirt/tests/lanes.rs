@@ -171,3 +171,12 @@ async fn stop_refuses_new_work_and_ends_every_thread() {
         assert!(!matches!(event, crate::libvirt::LibvirtEvent::Connected { .. }));
     }
 }
+
+#[tokio::test]
+async fn a_hung_libvirt_is_no_defect_of_the_daemon() {
+    let world = World::with(|config| config.quick_workers = 1).await;
+    assert_eq!(world.hypervisor.defect(), None);
+    let (_release, _held) = hold(&world, Lane::Quick, Duration::from_millis(50));
+    until(&world, Lane::Quick, |gauge| gauge.stuck == 1).await;
+    assert_eq!(world.hypervisor.defect(), None);
+}

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::error::Kind;
 use crate::libvirt::testing::{DB1, PATIENCE, WEB1, WEB2, World};
 use crate::libvirt::{
-    DomainEvent, Lane, LibvirtEvent, ResourceEvent, domain, host, network, storage,
+    DomainEvent, Lane, LibvirtEvent, ResourceEvent, domain, host, network, pool, volume,
 };
 use crate::model::{PoolState, VmState};
 
@@ -234,41 +234,39 @@ async fn pools_and_volumes_are_read_made_found_by_path_and_deleted() {
     let mut world = World::new().await;
     world
         .run(|session| {
-            let pools = storage::pools(session)?;
+            let pools = pool::all(session)?;
             assert_eq!(pools.len(), 1);
             assert_eq!((pools[0].name.as_str(), pools[0].state), ("images", PoolState::Running));
             assert!(pools[0].capacity > 0);
-            assert_eq!(storage::pool_facts(session, "images")?, pools[0]);
-            let mut names: Vec<String> = storage::volumes(session, "images")?
-                .into_iter()
-                .map(|volume| volume.name)
-                .collect();
+            assert_eq!(pool::facts(session, "images")?, pools[0]);
+            let mut names: Vec<String> =
+                volume::all(session, "images")?.into_iter().map(|volume| volume.name).collect();
             names.sort();
             assert_eq!(names, ["a.qcow2", "b.raw"]);
             let xml = "<volume><name>c</name><capacity>4096</capacity></volume>";
-            let made = storage::create_volume(session, "images", "c", xml)?;
-            assert_eq!(made, storage::volume_facts(session, "images", "c")?);
-            let again = storage::create_volume(session, "images", "c", xml);
+            let made = volume::create(session, "images", "c", xml)?;
+            assert_eq!(made, volume::facts(session, "images", "c")?);
+            let again = volume::create(session, "images", "c", xml);
             assert_eq!(again.expect_err("it exists").kind(), Kind::VolumeAlreadyExists);
             let copy = xml.replace(">c<", ">d<");
-            storage::clone_volume(session, "images", "d", &copy, "images", "c")?;
+            volume::create_from(session, "images", "d", &copy, "images", "c")?;
             assert_eq!(
-                storage::volume_by_path(session, &made.path)?,
+                volume::by_path(session, &made.path)?,
                 Some(("images".to_owned(), "c".to_owned()))
             );
-            assert_eq!(storage::volume_by_path(session, "/etc/passwd")?, None);
-            storage::delete_volume(session, "images", "c")?;
-            let gone = storage::volume_facts(session, "images", "c").expect_err("it is gone");
+            assert_eq!(volume::by_path(session, "/etc/passwd")?, None);
+            volume::delete(session, "images", "c")?;
+            let gone = volume::facts(session, "images", "c").expect_err("it is gone");
             assert_eq!(gone.message(), "no volume named \"c\" in pool \"images\"");
             assert_eq!(gone.kind(), Kind::VolumeNotFound);
             assert_eq!(
-                storage::volumes(session, "nowhere").expect_err("no pool").kind(),
+                volume::all(session, "nowhere").expect_err("no pool").kind(),
                 Kind::PoolNotFound
             );
             let huge = "<volume><name>e</name><capacity unit='EiB'>4</capacity></volume>";
-            let full = storage::create_volume(session, "images", "e", huge);
+            let full = volume::create(session, "images", "e", huge);
             assert_eq!(full.expect_err("it is too large").kind(), Kind::InsufficientSpace);
-            storage::refresh_pool(session, "images")
+            pool::refresh(session, "images")
         })
         .await
         .expect("all are done");
@@ -284,13 +282,13 @@ async fn networks_are_read_and_a_missing_one_has_its_own_kind() {
     let world = World::new().await;
     world
         .run(|session| {
-            let mut all = network::networks(session)?;
+            let mut all = network::all(session)?;
             all.sort_by(|a, b| a.name.cmp(&b.name));
             assert_eq!(all.len(), 2);
             assert!(all[0].active && all[0].persistent && !all[0].autostart);
-            assert_eq!(network::network_facts(session, "default")?, all[0]);
+            assert_eq!(network::facts(session, "default")?, all[0]);
             assert!(all[0].xml.contains("192.168.122.1"));
-            let missing = network::network_facts(session, "nowhere").expect_err("no such network");
+            let missing = network::facts(session, "nowhere").expect_err("no such network");
             assert_eq!(missing.kind(), Kind::NetworkNotFound);
             Ok(())
         })

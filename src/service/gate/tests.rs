@@ -1,6 +1,7 @@
 //! Admission against a dumb model, and the registry of holds.
 
 use super::*;
+use crate::model::{VmAction, VmState};
 use proptest::prelude::*;
 
 const STATES: [VmState; 6] = [
@@ -82,6 +83,27 @@ fn every_running_vm_can_be_cut_off_even_while_its_graceful_stop_waits() {
 }
 
 #[test]
+fn a_vm_is_cloned_stopped_or_running_and_not_without_its_saved_state() {
+    for state in STATES {
+        for has_saved_state in [false, true] {
+            let condition = Condition { state, has_saved_state, ..stopped() };
+            let verdict = admit(condition, Held::Free, Work::Clone);
+            match state {
+                VmState::Running | VmState::Paused => assert_eq!(verdict, Admission::Admit),
+                VmState::Shutoff if !has_saved_state => assert_eq!(verdict, Admission::Admit),
+                VmState::Shutoff => {
+                    assert!(matches!(verdict, Admission::Deny(Kind::VmHasSavedState, _)));
+                }
+                VmState::Suspended | VmState::Crashed | VmState::ShuttingDown => {
+                    assert!(matches!(verdict, Admission::Deny(Kind::VmWrongState, _)));
+                }
+            }
+            assert_eq!(admit(condition, Held::Working, Work::Clone), Admission::Busy);
+        }
+    }
+}
+
+#[test]
 fn deletion_names_what_would_be_lost() {
     let delete = |force, remove_snapshots, remove_saved_state| Work::Delete {
         force,
@@ -151,6 +173,27 @@ fn several_keys_are_taken_together_or_not_at_all() {
     assert_eq!(gate.held(), 0);
 }
 
+#[test]
+fn a_pool_is_shared_by_work_on_its_volumes_and_alone_for_its_own() {
+    let gate = Gate::default();
+    let pool = || vec![Key::Pool("images".to_owned())];
+    let volume = |name: &str| vec![Key::Volume("images".to_owned(), name.to_owned())];
+    let one = gate.take_beside(volume("a"), pool(), &claim("volume.create")).unwrap();
+    let other = gate.take_beside(volume("b"), pool(), &claim("volume.create")).unwrap();
+    let delete = claim("pool.delete");
+    let refused = gate.take(pool(), &delete).unwrap_err();
+    assert_eq!(refused.kind(), Kind::PoolBusy);
+    assert_eq!(gate.would_take(&pool(), &[]).unwrap_err().kind(), Kind::PoolBusy);
+    drop(one);
+    assert!(gate.take(pool(), &delete).is_err(), "the other one is still there");
+    drop(other);
+    let alone = gate.take(pool(), &delete).unwrap();
+    let beside = gate.take_beside(volume("c"), pool(), &claim("volume.create")).unwrap_err();
+    assert_eq!(beside.details()["operation"], "pool.delete");
+    drop(alone);
+    assert_eq!(gate.held(), 0);
+}
+
 fn any_condition() -> impl Strategy<Value = Condition> {
     (0..STATES.len(), any::<bool>(), any::<bool>(), 0u32..3).prop_map(
         |(state, persistent, has_saved_state, snapshot_count)| Condition {
@@ -206,7 +249,8 @@ fn news_is_the_work_of_who_does_such_things_now_or_just_did() {
         starts: false,
     };
     let (stop, update) = (claim("vm.stop"), claim("vm.update"));
-    let stopped = || gate.cause(uuid, |holder| holder.kind == "vm.stop").map(|holder| holder.task);
+    let stopped =
+        || gate.cause(&Key::Vm(uuid), |holder| holder.kind == "vm.stop").map(|holder| holder.task);
     assert_eq!(stopped(), None);
     let hold = gate.take(vec![Key::Vm(uuid)], &stop).expect("free");
     assert_eq!(stopped(), Some(stop.task));
@@ -217,5 +261,34 @@ fn news_is_the_work_of_who_does_such_things_now_or_just_did() {
     std::thread::sleep(LATE_NEWS);
     assert_eq!(stopped(), None, "too long ago");
     drop(hold);
-    assert_eq!(gate.cause(Uuid::new_v4(), |_| true).map(|holder| holder.task), None);
+    assert_eq!(gate.cause(&Key::Vm(Uuid::new_v4()), |_| true).map(|holder| holder.task), None);
+}
+
+#[test]
+fn whoever_may_have_caused_news_is_told_in_their_order() {
+    let gate = Gate::default();
+    let key = Key::Pool("images".to_owned());
+    let claim = |kind| Claim {
+        task: Uuid::new_v4(),
+        kind,
+        principal: "unix:ann".to_owned(),
+        starts: false,
+    };
+    let claims = [claim("pool.stop"), claim("pool.start"), claim("pool.delete")];
+    let tasks = || gate.causes(&key).iter().map(|holder| holder.task).collect::<Vec<_>>();
+    assert_eq!(tasks(), [] as [Uuid; 0]);
+    let mut holds: Vec<_> = claims
+        .iter()
+        .map(|claim| gate.take(vec![key.clone()], claim).map(drop).map(|()| claim.task))
+        .collect::<Result<_>>()
+        .expect("free");
+    assert_eq!(tasks(), holds);
+    let last = claim("pool.create");
+    let hold = gate.take(vec![key.clone()], &last).expect("free");
+    holds.push(last.task);
+    assert_eq!(tasks(), holds);
+    std::thread::sleep(LATE_NEWS);
+    assert_eq!(tasks(), [last.task], "the others were too long ago");
+    drop(hold);
+    assert_eq!(tasks(), [last.task]);
 }

@@ -1,6 +1,7 @@
 //! The one writer of the picture.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,17 +9,24 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::build::{self, Fetched, Surroundings};
+use super::aliases::Aliases;
+use super::build::{self, Fetched, Saved, Surroundings};
 use super::events::{self, Happened};
-use super::picture::{PathEntry, Picture, PoolRecord, VmRecord};
+use super::history::History;
+use super::picture::{PathEntry, Picture, VmRecord};
 use super::scribe::{Entry, Scribe};
+use super::volumes::{Bases, Item, PoolItem};
 use crate::libvirt::domain::DomainBrief;
 use crate::model::host::{Capabilities, LibvirtStatus};
-use crate::model::{Network, RuntimeDetails, Stale, VolumeRef};
+use crate::model::{Network, Pool, RuntimeDetails, Stale, VolumeRef};
 use crate::store::{NewEvent, VmRow};
 
 /// What the actor is told.
 pub(super) enum Command {
+    /// Answer, and nothing else.
+    Respond {
+        reply: oneshot::Sender<()>,
+    },
     /// Fresh facts of one VM, or that it is gone.
     Apply {
         uuid: Uuid,
@@ -26,9 +34,13 @@ pub(super) enum Command {
         ticket: u64,
         reply: Option<oneshot::Sender<Option<Arc<VmRecord>>>>,
     },
-    /// Every VM there is; of some only that they are there.
-    Fill {
+    /// Some of the VMs of a fill that is under way.
+    Part {
         fetched: Vec<Fetched>,
+        ticket: u64,
+    },
+    /// Every VM there is has been told: in parts, and these, of which only that they are there.
+    Fill {
         unreadable: Vec<DomainBrief>,
         ticket: u64,
     },
@@ -36,11 +48,43 @@ pub(super) enum Command {
     Confirmed {
         at: Timestamp,
     },
+    /// Every pool there is.
     Pools {
-        pools: Vec<PoolRecord>,
+        pools: Vec<PoolItem>,
+        ticket: u64,
         reply: oneshot::Sender<()>,
     },
-    Networks(Vec<Network>),
+    /// One pool, or that it is gone.
+    Pool {
+        name: String,
+        found: Option<Box<PoolItem>>,
+        ticket: u64,
+        reply: oneshot::Sender<()>,
+    },
+    /// What was wrong when somebody wanted to start or refresh this pool.
+    PoolProblem {
+        uuid: Uuid,
+        problem: String,
+    },
+    /// One volume, or that it is gone, and its pool without the others.
+    Volume {
+        reference: VolumeRef,
+        pool: Box<Pool>,
+        found: Option<Item>,
+        ticket: u64,
+        reply: oneshot::Sender<()>,
+    },
+    /// What paths stand for.
+    Aliases(Aliases),
+    /// The bases of all templates.
+    Templates(Bases, oneshot::Sender<()>),
+    /// Answered when everything before it is in the picture.
+    Settled(oneshot::Sender<()>),
+    Networks {
+        networks: Vec<Network>,
+        ticket: u64,
+        reply: oneshot::Sender<()>,
+    },
     Capabilities(Box<Capabilities>),
     Runtime {
         uuid: Uuid,
@@ -54,12 +98,31 @@ pub(super) enum Command {
 }
 
 pub(super) struct Actor {
-    picture: Arc<ArcSwap<Picture>>,
-    rows: HashMap<Uuid, VmRow>,
+    pub(super) picture: Arc<ArcSwap<Picture>>,
+    saved: HashMap<Uuid, Saved>,
     runtime: HashMap<Uuid, RuntimeDetails>,
     /// The ticket under which each VM was last seen, or seen to be gone.
     tickets: HashMap<Uuid, u64>,
+    /// The same of each pool, by its name.
+    pub(super) pool_tickets: HashMap<String, u64>,
+    /// And of each volume that was seen alone since its pool was seen.
+    pub(super) volume_tickets: HashMap<VolumeRef, u64>,
+    pub(super) aliases: Aliases,
+    pub(super) templates: Bases,
+    /// The paths that were looked up last, and whether the answer is still to come.
+    pub(super) looked_up: BTreeSet<String>,
+    pub(super) looking_up: bool,
+    /// The actor's own inbox.
+    pub(super) own: mpsc::WeakUnboundedSender<Command>,
+    /// The records of a fill under way, and its ticket. Each part becomes records as it comes, so
+    /// that a fill passes through little more memory than it leaves.
+    filling: (u64, Vec<Arc<VmRecord>>),
+    /// Why pools are inactive that should not be.
+    pub(super) pool_problems: HashMap<Uuid, String>,
+    /// The ticket under which the networks were last listed.
+    networks_ticket: u64,
     scribe: Scribe,
+    history: History,
     filled: watch::Sender<bool>,
     epoch: watch::Sender<u64>,
 }
@@ -69,6 +132,8 @@ impl Actor {
         picture: Arc<ArcSwap<Picture>>,
         rows: Vec<VmRow>,
         scribe: Scribe,
+        history: History,
+        own: mpsc::WeakUnboundedSender<Command>,
         filled: watch::Sender<bool>,
         epoch: watch::Sender<u64>,
     ) -> Self {
@@ -79,8 +144,27 @@ impl Actor {
                 Some((row.uuid, serde_json::from_value(value).ok()?))
             })
             .collect();
-        let rows = rows.into_iter().map(|row| (row.uuid, row)).collect();
-        Actor { picture, rows, runtime, tickets: HashMap::new(), scribe, filled, epoch }
+        let saved = rows.iter().map(|row| (row.uuid, Saved::of(row))).collect();
+        Actor {
+            picture,
+            saved,
+            runtime,
+            tickets: HashMap::new(),
+            pool_tickets: HashMap::new(),
+            filling: (0, Vec::new()),
+            pool_problems: HashMap::new(),
+            volume_tickets: HashMap::new(),
+            aliases: Aliases::default(),
+            templates: Bases::default(),
+            looked_up: BTreeSet::new(),
+            looking_up: false,
+            own,
+            networks_ticket: 0,
+            scribe,
+            history,
+            filled,
+            epoch,
+        }
     }
 
     pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
@@ -98,19 +182,45 @@ impl Actor {
                     let _ = reply.send(self.picture.load().by_uuid.get(&uuid).cloned());
                 }
             }
-            Command::Fill { fetched, unreadable, ticket } => {
-                self.fill(fetched, unreadable, ticket);
-            }
+            Command::Part { fetched, ticket } => self.part(fetched, ticket),
+            Command::Fill { unreadable, ticket } => self.fill(unreadable, ticket),
             Command::Confirmed { at } => self.change(|picture| {
                 picture.confirmed_at = Some(at);
                 false
             }),
-            Command::Pools { pools, reply } => {
-                self.set_pools(pools);
+            Command::Pools { pools, ticket, reply } => {
+                self.take_pools(pools, ticket);
                 // Whoever asked may have gone; the picture is right all the same.
                 let _ = reply.send(());
             }
-            Command::Networks(networks) => self.set_networks(networks),
+            Command::Pool { name, found, ticket, reply } => {
+                self.take_pool(name, found.map(|found| *found), ticket);
+                // As above.
+                let _ = reply.send(());
+            }
+            Command::PoolProblem { uuid, problem } => {
+                self.pool_problems.insert(uuid, problem);
+            }
+            Command::Volume { reference, pool, found, ticket, reply } => {
+                self.take_volume(reference, *pool, found, ticket);
+                // As above.
+                let _ = reply.send(());
+            }
+            Command::Aliases(aliases) => self.set_aliases(aliases),
+            Command::Templates(bases, reply) => {
+                self.set_templates(bases);
+                // As above.
+                let _ = reply.send(());
+            }
+            Command::Settled(reply) => {
+                // As above.
+                let _ = reply.send(());
+            }
+            Command::Networks { networks, ticket, reply } => {
+                self.take_networks(networks, ticket);
+                // As above.
+                let _ = reply.send(());
+            }
             Command::Capabilities(capabilities) => self.change(|picture| {
                 picture.capabilities = Some(Arc::new(*capabilities));
                 true
@@ -118,18 +228,23 @@ impl Actor {
             Command::Runtime { uuid, runtime } => self.set_runtime(uuid, *runtime),
             Command::Announce(happened) => self.announce(&happened),
             Command::Connection(status) => self.set_connection(status),
+            Command::Respond { reply } => {
+                // Whoever asked may have given up.
+                let _ = reply.send(());
+            }
             Command::Flush(reply) => self.scribe.write(Entry::Flush(reply)),
         }
     }
 
     /// Replaces the picture by a changed copy. The copy is of references, not of objects.
-    fn change(&self, edit: impl FnOnce(&mut Picture) -> bool) {
+    pub(super) fn change(&self, edit: impl FnOnce(&mut Picture) -> bool) {
         let old = self.picture.load();
         let mut new = Picture {
             epoch: old.epoch,
             vms: old.vms.clone(),
             by_uuid: old.by_uuid.clone(),
             pools: old.pools.clone(),
+            volumes: old.volumes.clone(),
             paths: old.paths.clone(),
             networks: old.networks.clone(),
             capabilities: old.capabilities.clone(),
@@ -160,17 +275,22 @@ impl Actor {
                 let stale = self.stale();
                 let paths = self.picture.load().paths.clone();
                 if let Some(record) = self.build(*fetched, &paths, stale) {
+                    let known = self.picture.load().by_uuid.get(&uuid).cloned();
+                    let moved = !known.is_some_and(|known| same_places(&known, &record));
                     self.change(|picture| {
                         insert(picture, record);
                         true
                     });
+                    if moved {
+                        self.settle_storage();
+                    }
                 }
             }
         }
     }
 
     /// Makes a record and passes a changed row to the scribe.
-    fn build(
+    pub(super) fn build(
         &mut self,
         fetched: Fetched,
         paths: &HashMap<String, PathEntry>,
@@ -184,7 +304,7 @@ impl Actor {
         }
         let around = Surroundings {
             paths,
-            row: self.rows.get(&uuid),
+            saved: self.saved.get(&uuid),
             runtime: self.runtime.get(&uuid),
             stale,
             now: Timestamp::now(),
@@ -192,9 +312,10 @@ impl Actor {
         match build::record(fetched, &around) {
             Ok((record, row)) => {
                 if let Some(row) = row {
-                    self.rows.insert(uuid, row.clone());
+                    self.saved.insert(uuid, Saved::of(&row));
                     self.scribe.write(Entry::Row(row));
                 }
+                self.history.see(&record, self.picture.load().filled);
                 Some(Arc::new(record))
             }
             Err(error) => {
@@ -206,44 +327,85 @@ impl Actor {
 
     fn remove(&mut self, uuid: Uuid) {
         self.runtime.remove(&uuid);
-        if self.rows.remove(&uuid).is_some() {
+        if self.saved.remove(&uuid).is_some() {
             self.scribe.write(Entry::RowGone(uuid));
         }
+        self.history.forget(uuid);
         self.change(|picture| {
             picture.vms.retain(|record| record.vm.uuid != uuid);
             picture.by_uuid.remove(&uuid).is_some()
         });
+        self.settle_storage();
     }
 
-    fn fill(&mut self, fetched: Vec<Fetched>, unreadable: Vec<DomainBrief>, ticket: u64) {
+    /// Makes a record anew, with other surroundings.
+    pub(super) fn rebuild(
+        &mut self,
+        record: &VmRecord,
+        paths: &HashMap<String, PathEntry>,
+        stale: Option<Stale>,
+    ) -> Option<Arc<VmRecord>> {
+        match build::facts_of(record) {
+            Ok(facts) => self.build(facts, paths, stale),
+            Err(error) => {
+                tracing::error!(vm = %record.vm.uuid, error = ?error, "a record stays as it is");
+                None
+            }
+        }
+    }
+
+    fn part(&mut self, fetched: Vec<Fetched>, ticket: u64) {
+        match ticket.cmp(&self.filling.0) {
+            // A hop of a fill that came to nothing, which ends only now.
+            Ordering::Less => return,
+            Ordering::Equal => {}
+            // What was begun before came to nothing.
+            Ordering::Greater => self.filling = (ticket, Vec::new()),
+        }
         let paths = self.picture.load().paths.clone();
-        let old = self.picture.load_full();
-        let mut records: Vec<Arc<VmRecord>> = Vec::with_capacity(fetched.len());
-        let mut present = HashSet::with_capacity(fetched.len());
         for one in fetched {
-            let uuid = one.brief.uuid;
-            present.insert(uuid);
-            let seen = self.tickets.entry(uuid).or_insert(0);
+            let seen = self.tickets.entry(one.brief.uuid).or_insert(0);
             if ticket < *seen {
-                // Somebody fetched it later than this fill: keep that, or that it is gone.
-                records.extend(old.by_uuid.get(&uuid).cloned());
+                // Somebody fetched it later than this fill: that stands, or that it is gone.
                 continue;
             }
             *seen = ticket;
-            records.extend(self.build(one, &paths, None));
+            let record = self.build(one, &paths, None);
+            self.filling.1.extend(record);
         }
+    }
+
+    fn fill(&mut self, unreadable: Vec<DomainBrief>, ticket: u64) {
+        let paths = self.picture.load().paths.clone();
+        let old = self.picture.load_full();
+        let (filling, mut records) = std::mem::take(&mut self.filling);
+        if filling != ticket {
+            records.clear();
+        }
+        // What somebody fetched later than the part of this fill is in the picture already.
+        let tickets = &self.tickets;
+        records.retain(|record| tickets.get(&record.vm.uuid) == Some(&ticket));
+        let mut present: HashSet<Uuid> = records.iter().map(|record| record.vm.uuid).collect();
         for brief in unreadable {
+            if !present.insert(brief.uuid) {
+                // It came with a part of a hop that took too long as a whole.
+                continue;
+            }
             // It is there, and hangs: what was known of it stands, with the state it has now.
-            present.insert(brief.uuid);
             if let Some(record) = old.by_uuid.get(&brief.uuid) {
                 if self.tickets.get(&brief.uuid).is_some_and(|seen| *seen > ticket) {
                     // Its facts came after all, only too late for the survey.
                     records.push(record.clone());
                     continue;
                 }
-                let mut known = build::facts_of(record);
-                known.brief = brief;
-                records.extend(self.build(known, &paths, None));
+                match build::facts_of(record) {
+                    Ok(known) => {
+                        records.extend(self.build(Fetched { brief, ..known }, &paths, None));
+                    }
+                    Err(error) => {
+                        tracing::error!(vm = %brief.uuid, error = ?error, "a record is lost");
+                    }
+                }
             }
         }
         let mut gone = Vec::new();
@@ -258,22 +420,24 @@ impl Actor {
             }
         }
         gone.extend(
-            self.rows
+            self.saved
                 .keys()
+                .chain(self.history.known())
                 .filter(|uuid| !present.contains(uuid) && !old.by_uuid.contains_key(uuid)),
         );
         for uuid in gone {
             self.runtime.remove(&uuid);
-            self.rows.remove(&uuid);
+            self.saved.remove(&uuid);
+            self.history.forget(uuid);
             self.scribe.write(Entry::RowGone(uuid));
         }
         // What an operation fetched between libvirt's return and this fill was marked old although
         // it was new.
         let mut records: Vec<Arc<VmRecord>> = records
             .into_iter()
-            .filter_map(|record| match record.vm.stale {
-                None => Some(record),
-                Some(_) => self.build(build::facts_of(&record), &paths, None),
+            .filter_map(|record| match record.vm.is_stale {
+                false => Some(record),
+                true => self.rebuild(&record, &paths, None),
             })
             .collect();
         records.sort_by(|one, other| one.vm.name.cmp(&other.vm.name));
@@ -286,65 +450,17 @@ impl Actor {
             picture.confirmed_at = Some(Timestamp::now());
             true
         });
+        self.settle_storage();
         self.filled.send_replace(true);
+        self.history.release();
     }
 
-    fn set_pools(&mut self, mut pools: Vec<PoolRecord>) {
-        let old = self.picture.load_full();
-        pools.sort_by(|one, other| one.pool.name.cmp(&other.pool.name));
-        let paths: HashMap<String, PathEntry> = pools
-            .iter()
-            .flat_map(|record| &record.volumes)
-            .map(|volume| {
-                let reference =
-                    VolumeRef { pool: volume.pool.clone(), volume: volume.name.clone() };
-                let entry = PathEntry { volume: reference, capacity_bytes: volume.capacity_bytes };
-                (volume.path.clone(), entry)
-            })
-            .collect();
-        let pools: Vec<Arc<PoolRecord>> = pools
-            .into_iter()
-            .map(|mut record| {
-                let known = old.pools.iter().find(|known| known.pool.uuid == record.pool.uuid);
-                let generation = known.map_or(1, |known| known.pool.generation);
-                record.pool.generation = generation;
-                let same = known.is_some_and(|known| {
-                    known.pool == record.pool && known.volumes == record.volumes
-                });
-                match known {
-                    Some(known) if same => known.clone(),
-                    Some(_) => {
-                        record.pool.generation += 1;
-                        Arc::new(record)
-                    }
-                    None => Arc::new(record),
-                }
-            })
-            .collect();
-        let remade: Vec<Arc<VmRecord>> = if *old.paths == paths {
-            Vec::new()
-        } else {
-            let stale = self.stale();
-            old.vms
-                .iter()
-                .filter(|record| disks_change(record, &old.paths, &paths))
-                .filter_map(|record| self.build(build::facts_of(record), &paths, stale.clone()))
-                .collect()
-        };
-        self.change(|picture| {
-            let changed = picture.pools.len() != pools.len()
-                || picture.pools.iter().zip(&pools).any(|(one, other)| !Arc::ptr_eq(one, other));
-            picture.pools = pools;
-            picture.paths = Arc::new(paths);
-            let changed = changed || !remade.is_empty();
-            for record in remade {
-                insert(picture, record);
-            }
-            changed
-        });
-    }
-
-    fn set_networks(&mut self, mut networks: Vec<Network>) {
+    /// A listing of all networks, unless a later one is known.
+    fn take_networks(&mut self, mut networks: Vec<Network>, ticket: u64) {
+        if ticket < self.networks_ticket {
+            return;
+        }
+        self.networks_ticket = ticket;
         networks.sort_by(|one, other| one.name.cmp(&other.name));
         self.change(|picture| {
             let new: Vec<Arc<Network>> = networks
@@ -382,7 +498,7 @@ impl Actor {
         runtime.updated_at = Some(Timestamp::now());
         self.runtime.insert(uuid, runtime);
         let (paths, stale) = (self.picture.load().paths.clone(), self.stale());
-        if let Some(record) = self.build(build::facts_of(&record), &paths, stale) {
+        if let Some(record) = self.rebuild(&record, &paths, stale) {
             self.change(|picture| {
                 insert(picture, record);
                 true
@@ -411,7 +527,7 @@ impl Actor {
                             .map_or(record.confirmed_at, |at| at.max(record.confirmed_at)),
                         reason: reason.clone(),
                     };
-                    self.build(build::facts_of(record), &old.paths, Some(stale))
+                    self.rebuild(record, &old.paths, Some(stale))
                 })
                 .collect();
             self.change(|picture| {
@@ -423,7 +539,7 @@ impl Actor {
         }
     }
 
-    fn stale(&self) -> Option<Stale> {
+    pub(super) fn stale(&self) -> Option<Stale> {
         let picture = self.picture.load();
         if picture.libvirt.connected {
             return None;
@@ -450,7 +566,7 @@ impl Actor {
 }
 
 /// Puts a record where it belongs, in place of the one before.
-fn insert(picture: &mut Picture, record: Arc<VmRecord>) {
+pub(super) fn insert(picture: &mut Picture, record: Arc<VmRecord>) {
     let uuid = record.vm.uuid;
     let same_name = picture.by_uuid.get(&uuid).is_some_and(|known| known.vm.name == record.vm.name);
     let at = picture.vms.binary_search_by(|known| known.vm.name.cmp(&record.vm.name));
@@ -465,17 +581,9 @@ fn insert(picture: &mut Picture, record: Arc<VmRecord>) {
     picture.by_uuid.insert(uuid, record);
 }
 
-fn disks_change(
-    record: &VmRecord,
-    old: &HashMap<String, PathEntry>,
-    new: &HashMap<String, PathEntry>,
-) -> bool {
-    record
-        .vm
-        .disks
-        .iter()
-        .filter_map(|disk| disk.source.as_deref())
-        .any(|source| old.get(source) != new.get(source))
+/// Whether both say the same of where the VM's disks lie.
+fn same_places(one: &VmRecord, other: &VmRecord) -> bool {
+    one.vm.name == other.vm.name && one.places == other.places
 }
 
 /// Whether a bulk reconcile says something else than the record.

@@ -5,6 +5,7 @@
 use lz4_flex::block::{compress_with_dict, decompress_with_dict};
 
 use crate::error::{Error, Result};
+use crate::service::page::stable_hash;
 
 /// What domain XML looks like, stopped and running. It may be changed at will: nothing that was
 /// packed outlives the process.
@@ -35,6 +36,21 @@ impl Definition {
     }
 }
 
+/// A 64-bit hash of what a definition says. Space between elements says nothing: libvirt writes that of
+/// metadata in one way after a change and in another after it was restarted.
+pub fn definition_hash(xml: &str) -> u64 {
+    let mut said = Vec::with_capacity(xml.len());
+    let mut rest = xml.as_bytes();
+    while let Some(end) = rest.iter().position(|byte| *byte == b'>') {
+        let (tag, after) = rest.split_at(end + 1);
+        said.extend_from_slice(tag);
+        let next = after.trim_ascii_start();
+        rest = if matches!(next.first(), None | Some(b'<')) { next } else { after };
+    }
+    said.extend_from_slice(rest);
+    stable_hash(&said)
+}
+
 impl std::fmt::Debug for Definition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Definition({} bytes in {})", self.length, self.packed.len())
@@ -52,6 +68,18 @@ mod tests {
             let text = text.repeat(times);
             prop_assert_eq!(Definition::new(&text).text().unwrap(), text);
         }
+    }
+
+    #[test]
+    fn space_between_elements_says_nothing_and_all_else_does() {
+        let hash = definition_hash("<a>\n  <b c='d'/>\n</a>\n");
+        assert_eq!(hash, definition_hash("<a><b c='d'/></a>"));
+        for other in ["<a><b c='d '/></a>", "<a> x<b c='d'/></a>", "<a><b c='e'/></a>", "<a/>", ""]
+        {
+            assert_ne!(hash, definition_hash(other), "{other}");
+        }
+        assert_ne!(definition_hash("<a>x y</a>"), definition_hash("<a>x  y</a>"));
+        assert_ne!(definition_hash("<a>x</a>"), definition_hash("<a> x</a>"));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! libvirt's events in the words of the event stream.
 
+use std::collections::VecDeque;
+
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::picture::Picture;
 use crate::libvirt::{DomainEvent, LibvirtEvent, ResourceEvent};
 use crate::model::{Subject, SubjectType};
-use crate::service::gate::{Gate, Holder};
+use crate::service::gate::{Gate, Holder, Key};
 use crate::store::NewEvent;
 
 /// An event and whose work it is.
@@ -14,27 +17,90 @@ pub(super) struct Happened {
     pub cause: Option<Holder>,
 }
 
-impl Happened {
-    /// To be called as soon as the event comes: later somebody else may hold the VM.
-    pub(super) fn now(event: LibvirtEvent, gate: &Gate) -> Happened {
+/// Finds out whose work events are.
+pub(super) struct Causes {
+    gate: Gate,
+    /// Which tasks have had which events of pools and networks, newest last.
+    told: VecDeque<(Uuid, ResourceEvent)>,
+}
+
+/// How many of them are remembered: far more than come at once.
+const TOLD: usize = 256;
+
+impl Causes {
+    pub(super) fn new(gate: Gate) -> Self {
+        Causes { gate, told: VecDeque::new() }
+    }
+
+    /// To be called as soon as the event comes: later somebody else may hold what it is about.
+    pub(super) fn attribute(&mut self, event: LibvirtEvent) -> Happened {
+        let gate = &self.gate;
         let cause = match &event {
             LibvirtEvent::Domain { uuid, event, .. } => {
-                gate.cause(*uuid, |holder| may_cause(holder, event))
+                gate.cause(&Key::Vm(*uuid), |holder| may_cause(holder, event))
+            }
+            LibvirtEvent::Pool { name, event, .. } => {
+                self.cause_of(&Key::Pool(name.clone()), *event, of_pools)
+            }
+            LibvirtEvent::Network { name, event, .. } => {
+                self.cause_of(&Key::Network(name.clone()), *event, of_networks)
             }
             LibvirtEvent::Connected { .. }
             | LibvirtEvent::Disconnected { .. }
-            | LibvirtEvent::Network { .. }
-            | LibvirtEvent::Pool { .. }
             | LibvirtEvent::NodeDevice { .. } => None,
         };
         Happened { event, cause }
     }
+
+    /// Operations on a pool or network are quick and follow each other closely, and each causes an
+    /// event once: the news is that of the oldest one that explains it best and has not had it yet.
+    fn cause_of(
+        &mut self,
+        key: &Key,
+        event: ResourceEvent,
+        explanations: fn(ResourceEvent) -> Explanations,
+    ) -> Option<Holder> {
+        let explains = |holder: &Holder| likelihood(holder.kind, explanations(event));
+        let mut causes = self.gate.causes(key);
+        causes.retain(|holder| explains(holder) != Likelihood::Never);
+        let is_new = |holder: &Holder| !self.told.contains(&(holder.task, event));
+        let of =
+            |wanted| causes.iter().find(move |holder| explains(holder) == wanted && is_new(holder));
+        let cause = of(Likelihood::Surely).or_else(|| of(Likelihood::Perhaps)).or(causes.last());
+        let cause = cause.cloned()?;
+        self.told.push_back((cause.task, event));
+        if self.told.len() > TOLD {
+            self.told.pop_front();
+        }
+        Some(cause)
+    }
+}
+
+/// Whether operations of this kind change the stored definitions of the VMs that they hold: all but
+/// those that only turn them on and off.
+pub(super) fn redefines(kind: &str) -> bool {
+    let on_vms = kind.starts_with("vm.") || kind.starts_with("template.");
+    let not_these = matches!(
+        kind,
+        "vm.start"
+            | "vm.stop"
+            | "vm.force-stop"
+            | "vm.restart"
+            | "vm.reboot"
+            | "vm.reset"
+            | "vm.pause"
+            | "vm.resume"
+            | "vm.save"
+            | "vm.restore-saved"
+            | "vm.delete"
+    );
+    on_vms && !not_these
 }
 
 /// Whether operations of this kind do such things. What a guest does by itself is nobody's task.
 fn may_cause(holder: &Holder, event: &DomainEvent) -> bool {
     let (task, starts) = (holder.kind, holder.starts);
-    let defines = matches!(task, "vm.create" | "vm.update" | "vm.define");
+    let defines = redefines(task);
     match event {
         DomainEvent::Started { .. } => starts,
         DomainEvent::Suspended { .. } => starts || matches!(task, "vm.pause" | "vm.save"),
@@ -75,6 +141,57 @@ fn may_cause(holder: &Holder, event: &DomainEvent) -> bool {
     }
 }
 
+/// How well an operation explains a piece of news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Likelihood {
+    Never,
+    /// Only if it fails.
+    Perhaps,
+    Surely,
+}
+
+/// The kinds of task that surely cause a piece of news, and those that may.
+type Explanations = (&'static [&'static str], &'static [&'static str]);
+
+/// One that cannot be refreshed stops, and one that cannot be made is undone.
+fn of_pools(event: ResourceEvent) -> Explanations {
+    match event {
+        ResourceEvent::Defined => (&["pool.create", "pool.update"], &[]),
+        ResourceEvent::Created => (&["pool.create", "pool.update"], &[]),
+        ResourceEvent::Started => (&["pool.create", "pool.start"], &["pool.delete"]),
+        ResourceEvent::Stopped => (&["pool.stop", "pool.delete"], &["pool.refresh", "pool.create"]),
+        ResourceEvent::Undefined | ResourceEvent::Deleted => (&["pool.delete"], &["pool.create"]),
+        ResourceEvent::Refreshed => (&["pool.refresh", "pool.delete"], &[]),
+        ResourceEvent::Updated | ResourceEvent::MetadataChanged => (&[], &[]),
+    }
+}
+
+/// One that cannot be made is undone, and one whose deletion fails is put back.
+fn of_networks(event: ResourceEvent) -> Explanations {
+    match event {
+        ResourceEvent::Defined | ResourceEvent::Created => {
+            (&["network.create", "network.update"], &["network.delete"])
+        }
+        ResourceEvent::Started => (&["network.create", "network.start"], &["network.delete"]),
+        ResourceEvent::Stopped => (&["network.stop", "network.delete"], &["network.create"]),
+        ResourceEvent::Undefined | ResourceEvent::Deleted => {
+            (&["network.delete"], &["network.create"])
+        }
+        ResourceEvent::Updated | ResourceEvent::MetadataChanged => (&["network.update"], &[]),
+        ResourceEvent::Refreshed => (&[], &[]),
+    }
+}
+
+fn likelihood(task: &str, (surely, perhaps): Explanations) -> Likelihood {
+    if surely.contains(&task) {
+        Likelihood::Surely
+    } else if perhaps.contains(&task) {
+        Likelihood::Perhaps
+    } else {
+        Likelihood::Never
+    }
+}
+
 /// The announcement of one event, or `None` if it says nothing to a client.
 pub(super) fn announce(happened: &Happened, picture: &Picture) -> Option<NewEvent> {
     match &happened.event {
@@ -82,6 +199,8 @@ pub(super) fn announce(happened: &Happened, picture: &Picture) -> Option<NewEven
         LibvirtEvent::Disconnected { reason } => {
             Some(host("libvirt.disconnected", json!({ "reason": reason })))
         }
+        // The new name is announced; the VM is still there.
+        LibvirtEvent::Domain { event: DomainEvent::Undefined { renamed: true }, .. } => None,
         LibvirtEvent::Domain { uuid, name, event } => {
             let (kind, mut data) = domain(event);
             let record = picture.by_uuid.get(uuid);
@@ -104,13 +223,21 @@ pub(super) fn announce(happened: &Happened, picture: &Picture) -> Option<NewEven
             })
         }
         LibvirtEvent::Network { uuid, name, event } => {
-            Some(resource(SubjectType::Network, "network", &uuid.to_string(), name, *event))
+            let cause = happened.cause.as_ref();
+            Some(resource(SubjectType::Network, "network", &uuid.to_string(), name, *event, cause))
         }
         LibvirtEvent::Pool { uuid, name, event } => {
-            Some(resource(SubjectType::Pool, "pool", &uuid.to_string(), name, *event))
+            let cause = happened.cause.as_ref();
+            let mut told =
+                resource(SubjectType::Pool, "pool", &uuid.to_string(), name, *event, cause);
+            if let Some(record) = picture.pools.iter().find(|known| known.pool.uuid == *uuid) {
+                let (state, problem) = (record.pool.state, &record.pool.problem);
+                told.data = json!({ "state": state, "problem": problem });
+            }
+            Some(told)
         }
         LibvirtEvent::NodeDevice { name, event } => {
-            Some(resource(SubjectType::Device, "device", name, name, *event))
+            Some(resource(SubjectType::Device, "device", name, name, *event, None))
         }
     }
 }
@@ -135,6 +262,7 @@ fn resource(
     id: &str,
     name: &str,
     event: ResourceEvent,
+    cause: Option<&Holder>,
 ) -> NewEvent {
     let verb = match event {
         ResourceEvent::Defined => "defined",
@@ -150,8 +278,8 @@ fn resource(
     NewEvent {
         kind: format!("{noun}.{verb}"),
         subject: Subject { r#type, id: id.to_owned(), name: name.to_owned() },
-        principal: None,
-        task: None,
+        principal: cause.map(|holder| holder.principal.clone()),
+        task: cause.map(|holder| holder.task),
         data: json!({}),
     }
 }

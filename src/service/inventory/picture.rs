@@ -8,19 +8,24 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::definition::Definition;
+use super::outline::Outline;
+use super::volumes::VolumeRecord;
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::domain::DomainBrief;
 use crate::model::host::{Capabilities, LibvirtStatus};
-use crate::model::{GuestAgentState, Network, Pool, Vm, Volume, VolumeRef};
+use crate::model::{GuestAgentState, Network, Pool, Vm, VolumeRef};
+use crate::service::page::stable_hash;
+use crate::xml::domain::view::{self, DiskPlace};
 
 /// One VM in the picture.
 #[derive(Debug)]
 pub struct VmRecord {
-    /// Without `devices`, which stand in `json` alone: nothing but a client reads them.
-    pub vm: Vm,
+    pub vm: Outline,
     /// The object as the API sends it.
     pub json: Bytes,
     pub etag: String,
+    /// Of `etag`: what the tag of a list is made of, on every read of it.
+    pub etag_hash: u64,
     /// What the bulk reconcile compares with.
     pub brief: DomainBrief,
     /// Whether the definition has a channel for the guest agent, and whether the guest opened it.
@@ -29,10 +34,37 @@ pub struct VmRecord {
     pub xml: Definition,
     /// The definition of the next boot, where the VM runs and is persistent.
     pub inactive_xml: Option<Definition>,
+    /// [`definition_hash`](super::definition_hash) of [`definition`](Self::definition).
+    pub definition_hash: u64,
+    /// Where its disks lie, now and at the next boot, with the chains that libvirt tells.
+    pub places: Box<[DiskPlace]>,
+    /// Of everything that the definition shows, what `json` leaves out included.
+    pub(super) details: u64,
     pub confirmed_at: Timestamp,
 }
 
 impl VmRecord {
+    /// Everything that is known of the VM, read from its JSON in some microseconds.
+    ///
+    /// # Errors
+    /// `Internal`: what was written can always be read, so a failure is a defect.
+    pub fn whole(&self) -> Result<Vm> {
+        serde_json::from_slice(&self.json).map_err(|error| {
+            Error::internal(format!("the record of VM {:?} cannot be read", self.vm.name))
+                .with_source(error)
+        })
+    }
+
+    /// The same with what only the reply about one VM shows, read from the definition.
+    ///
+    /// # Errors
+    /// `Internal`, as with [`VmRecord::whole`].
+    pub fn detailed(&self) -> Result<Vm> {
+        let mut vm = self.whole()?;
+        vm.take_details(&mut view::parse(&self.xml.text()?)?);
+        Ok(vm)
+    }
+
     /// The definition of the next boot.
     pub fn definition(&self) -> &Definition {
         self.inactive_xml.as_ref().unwrap_or(&self.xml)
@@ -43,7 +75,27 @@ impl VmRecord {
 #[derive(Debug, Default)]
 pub struct PoolRecord {
     pub pool: Pool,
-    pub volumes: Vec<Arc<Volume>>,
+    /// Sorted by name.
+    pub volumes: Vec<Arc<VolumeRecord>>,
+}
+
+impl PoolRecord {
+    /// The volume of this name.
+    pub fn volume(&self, name: &str) -> Option<Arc<VolumeRecord>> {
+        let at = self.volumes.binary_search_by(|record| record.name.as_str().cmp(name)).ok()?;
+        Some(self.volumes[at].clone())
+    }
+}
+
+impl PoolRecord {
+    /// The version of the pool itself, for `ETag` and `If-Match`.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if it cannot be written.
+    pub fn etag(&self) -> Result<String> {
+        let text = serde_json::to_vec(&self.pool).map_err(Error::internal)?;
+        Ok(format!("\"{}-{:016x}\"", self.pool.generation, stable_hash(&text)))
+    }
 }
 
 /// Everything known, as of one moment.
@@ -56,6 +108,8 @@ pub struct Picture {
     pub by_uuid: HashMap<Uuid, Arc<VmRecord>>,
     /// Sorted by name.
     pub pools: Vec<Arc<PoolRecord>>,
+    /// The volumes of all pools, sorted by name and pool.
+    pub volumes: Arc<[Arc<VolumeRecord>]>,
     /// Where each path belongs: the index of requests that name a path.
     pub paths: Arc<HashMap<String, PathEntry>>,
     /// Sorted by name.
@@ -75,6 +129,22 @@ pub struct PathEntry {
 }
 
 impl Picture {
+    /// The name of the VM that has a NIC with this MAC, written in lower case with colons. The text
+    /// of the records is searched, so that only a VM that speaks of it is read as a whole.
+    pub fn vm_with_mac(&self, mac: &str) -> Option<&str> {
+        let quoted = format!("\"{mac}\"");
+        let speaks = |record: &VmRecord| {
+            record.json.windows(quoted.len()).any(|window| window == quoted.as_bytes())
+        };
+        let has = |record: &VmRecord| {
+            record.whole().is_ok_and(|vm| vm.networks.iter().any(|nic| nic.mac == mac))
+        };
+        self.vms
+            .iter()
+            .find(|record| speaks(record) && has(record))
+            .map(|record| record.vm.name.as_str())
+    }
+
     /// A picture of nothing, before libvirt has answered.
     pub fn empty(libvirt: LibvirtStatus) -> Self {
         Picture {
@@ -82,6 +152,7 @@ impl Picture {
             vms: Vec::new(),
             by_uuid: HashMap::new(),
             pools: Vec::new(),
+            volumes: Arc::default(),
             paths: Arc::default(),
             networks: Vec::new(),
             capabilities: None,
@@ -137,12 +208,9 @@ impl Picture {
     }
 
     /// The volume with this name in this pool.
-    pub fn volume(&self, pool: &str, name: &str) -> Result<Arc<Volume>> {
+    pub fn volume(&self, pool: &str, name: &str) -> Result<Arc<VolumeRecord>> {
         self.pool(pool)?
-            .volumes
-            .iter()
-            .find(|volume| volume.name == name)
-            .cloned()
+            .volume(name)
             .ok_or_else(|| missing(Kind::VolumeNotFound, "volume", &format!("{pool}/{name}")))
     }
 
@@ -154,20 +222,6 @@ impl Picture {
             .find(|network| network.name == name)
             .cloned()
             .ok_or_else(|| missing(Kind::NetworkNotFound, "network", name))
-    }
-
-    /// The names of the VMs that have this volume as a disk.
-    pub fn users_of(&self, volume: &VolumeRef, path: &str) -> Vec<String> {
-        self.vms
-            .iter()
-            .filter(|record| {
-                record.vm.disks.iter().any(|disk| {
-                    disk.volume.as_ref() == Some(volume)
-                        || (!path.is_empty() && disk.source.as_deref() == Some(path))
-                })
-            })
-            .map(|record| record.vm.name.clone())
-            .collect()
     }
 }
 

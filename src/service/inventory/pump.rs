@@ -4,24 +4,22 @@
 //! for libvirt, never the actor; a libvirt that does not answer in time costs freshness alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::actor::{Command, differs};
 use super::build::{self, Fetched};
-use super::events::Happened;
-use super::picture::PoolRecord;
+use super::events::{Causes, Happened};
+use super::resources::{refresh_networks, refresh_pool, refresh_resources};
 use super::{Inventory, RuntimeHint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::libvirt::domain::{self, DomainBrief};
-use crate::libvirt::{DomainEvent, Lane, LibvirtEvent, host, network, storage};
-use crate::model::Volume;
+use crate::libvirt::{DomainEvent, Lane, LibvirtEvent, host, pool};
 use crate::service::gate::Gate;
 use crate::service::kvm;
 use crate::xml;
@@ -30,13 +28,19 @@ use crate::xml;
 const EVENT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a bulk fetch may take.
-const BULK_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const BULK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The pause before another try to fill the picture.
 const FILL_AGAIN: Duration = Duration::from_millis(500);
 
-/// How many VMs one hop fetches where there are many.
+/// How many VMs one hop fetches where there are many, and how many go into the picture at once.
 const CHUNK: usize = 64;
+
+/// How many VMs that do not run one hop of a fill reads at most: each such hop lists all VMs once.
+const GROUP: usize = 512;
+
+/// How much longer a hop of a fill may take for each of its VMs.
+const PER_VM: Duration = Duration::from_millis(20);
 
 /// How many such hops are under way at once: one less than the lane has workers.
 const HOPS: usize = 3;
@@ -111,8 +115,6 @@ pub(super) async fn run(
                 let reconciled = reconcile_vms(&inventory, &mut owed, &hints).await;
                 if reconciled.is_ok() && round.is_multiple_of(RESOURCE_ROUNDS) {
                     refresh_resources(&inventory).await;
-                    // Large lists sent meanwhile have left as much as a fill does.
-                    tokio::spawn(give_back_memory());
                 }
             }
         }
@@ -126,9 +128,10 @@ fn attributed(
     gate: Gate,
 ) -> mpsc::UnboundedReceiver<Happened> {
     let (attributed, events) = mpsc::unbounded_channel();
+    let mut causes = Causes::new(gate);
     tokio::spawn(async move {
         while let Some(event) = raw.recv().await {
-            if attributed.send(Happened::now(event, &gate)).is_err() {
+            if attributed.send(causes.attribute(event)).is_err() {
                 return;
             }
         }
@@ -150,7 +153,9 @@ async fn digest(
     hints: &mpsc::UnboundedSender<RuntimeHint>,
     owed: &mut BTreeSet<Uuid>,
 ) -> bool {
-    let (mut vms, mut pools, mut networks, mut connected) = (BTreeSet::new(), false, false, false);
+    let came = inventory.tickets.draw();
+    let (mut vms, mut networks, mut connected) = (BTreeSet::new(), false, false);
+    let mut pools: BTreeSet<&str> = BTreeSet::new();
     let mut news: Vec<RuntimeHint> = Vec::new();
     for happened in &happened {
         match &happened.event {
@@ -163,7 +168,9 @@ async fn digest(
                 news.extend(runtime_hint(event).map(|why| (*uuid, why)));
             }
             LibvirtEvent::Network { .. } => networks = true,
-            LibvirtEvent::Pool { .. } => pools = true,
+            LibvirtEvent::Pool { name, .. } => {
+                pools.insert(name);
+            }
             LibvirtEvent::NodeDevice { .. } => {}
         }
     }
@@ -171,9 +178,12 @@ async fn digest(
     if connected {
         filled = fill(inventory, owed).await;
     } else {
-        fetch_some(inventory, vms.into_iter().collect(), owed).await;
-        if pools && let Err(error) = refresh_storage(inventory).await {
-            tracing::warn!(error = ?error, "pools could not be read");
+        let unseen = unseen(inventory, vms, came).await;
+        fetch_some(inventory, unseen, owed).await;
+        for pool in pools {
+            if let Err(error) = refresh_pool(inventory, pool).await {
+                tracing::warn!(pool, error = ?error, "a pool could not be read");
+            }
         }
         if networks && let Err(error) = refresh_networks(inventory).await {
             tracing::warn!(error = ?error, "networks could not be read");
@@ -186,6 +196,13 @@ async fn digest(
         let _ = hints.send(hint);
     }
     filled
+}
+
+/// The VMs of events that no operation has read since the events came.
+async fn unseen(inventory: &Inventory, vms: BTreeSet<Uuid>, came: u64) -> Vec<Uuid> {
+    let seen = vms.iter().map(|uuid| inventory.acts.seen_after(*uuid, came));
+    let seen = futures_util::future::join_all(seen).await;
+    vms.into_iter().zip(seen).filter(|(_, seen)| !seen).map(|(uuid, _)| uuid).collect()
 }
 
 /// Which events may bring news of the guest.
@@ -256,33 +273,40 @@ async fn fetch_chunk(inventory: &Inventory, vms: Vec<Uuid>) -> Result<Vec<Uuid>>
 /// Every VM there is, as far as libvirt tells them now.
 struct Survey {
     ticket: u64,
-    fetched: Vec<Fetched>,
+    /// How many were read, and sent to the actor part by part.
+    count: usize,
     /// They exist, and cannot be read now. What they are is taken in as soon as libvirt tells it.
     unreadable: Vec<DomainBrief>,
 }
 
-/// Reads every VM. Running ones have a hop each: libvirt may keep one of them locked for seconds,
-/// such as one that it was starting when it was itself restarted, and that delays no other.
-async fn survey(inventory: &Inventory) -> Result<Survey> {
+/// The brief part of every VM, and the ticket that was drawn before.
+async fn list(inventory: &Inventory) -> Result<(u64, Vec<DomainBrief>)> {
     let tickets = inventory.tickets();
-    let (ticket, briefs) = inventory
+    inventory
         .hypervisor
         .run(Lane::Quick, BULK_DEADLINE, move |session| {
             let ticket = tickets.draw();
             Ok((ticket, domain::brief_all(session)?))
         })
-        .await?;
+        .await
+}
+
+/// Reads every VM of a listing. Running ones have a hop each: libvirt may keep one of them locked for
+/// seconds, such as one that it was starting when it was itself restarted, and that delays no other.
+async fn survey(inventory: &Inventory, ticket: u64, briefs: Vec<DomainBrief>) -> Result<Survey> {
     let (active, idle): (Vec<_>, Vec<_>) = briefs.into_iter().partition(|brief| brief.id.is_some());
-    let mut groups: Vec<Vec<DomainBrief>> = idle.chunks(CHUNK).map(<[_]>::to_vec).collect();
+    // All hops that are under way at once end together.
+    let size = idle.len().div_ceil(HOPS).clamp(CHUNK, GROUP);
+    let mut groups: Vec<Vec<DomainBrief>> = idle.chunks(size).map(<[_]>::to_vec).collect();
     groups.extend(active.into_iter().map(|brief| vec![brief]));
     let mut hops = futures_util::stream::iter(groups)
-        .map(async |group| (survey_group(inventory, group.clone()).await, group))
+        .map(async |group| (survey_group(inventory, ticket, group.clone()).await, group))
         .buffer_unordered(HOPS);
-    let mut survey = Survey { ticket, fetched: Vec::new(), unreadable: Vec::new() };
+    let mut survey = Survey { ticket, count: 0, unreadable: Vec::new() };
     while let Some((result, group)) = hops.next().await {
         match result {
-            Ok((fetched, unreadable)) => {
-                survey.fetched.extend(fetched);
+            Ok(unreadable) => {
+                survey.count += group.len() - unreadable.len();
                 survey.unreadable.extend(unreadable);
             }
             Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
@@ -295,40 +319,47 @@ async fn survey(inventory: &Inventory) -> Result<Survey> {
     Ok(survey)
 }
 
-/// One hop of the survey. If it comes back too late to be waited for, it takes its facts into the
-/// picture itself.
+/// One hop of the survey, which sends the facts to the actor part by part; returns the VMs that cannot
+/// be read. What comes too late to be waited for goes into the picture VM by VM.
 async fn survey_group(
     inventory: &Inventory,
+    ticket: u64,
     group: Vec<DomainBrief>,
-) -> Result<(Vec<Fetched>, Vec<DomainBrief>)> {
+) -> Result<Vec<DomainBrief>> {
     let picture = inventory.clone();
     let begun = Instant::now();
+    let patience = EVENT_DEADLINE + PER_VM * u32::try_from(group.len()).unwrap_or(u32::MAX);
     inventory
         .hypervisor
-        .run(Lane::Quick, EVENT_DEADLINE, move |session| {
-            let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
-            for brief in group {
-                let ticket = picture.tickets.draw();
-                match build::fetch_for(session, &brief) {
-                    Ok(fetched) if begun.elapsed() > EVENT_DEADLINE => send(
-                        &picture,
-                        Command::Apply {
-                            uuid: brief.uuid,
-                            fetched: Some(Box::new(fetched)),
-                            ticket,
-                            reply: None,
-                        },
-                    ),
-                    Ok(fetched) => readable.push(fetched),
-                    Err(error) if error.kind() == Kind::VmNotFound => {}
+        .run(Lane::Quick, patience, move |session| {
+            let late = picture.tickets.draw();
+            let deliver = |part: Vec<Fetched>| {
+                if begun.elapsed() <= patience {
+                    return send(&picture, Command::Part { fetched: part, ticket });
+                }
+                for fetched in part {
+                    let uuid = fetched.brief.uuid;
+                    let fetched = Some(Box::new(fetched));
+                    send(&picture, Command::Apply { uuid, fetched, ticket: late, reply: None });
+                }
+            };
+            let (mut part, mut unreadable) = (Vec::new(), Vec::new());
+            let all = build::fetch_each(session, &group, |brief, fetched| {
+                match fetched {
+                    Ok(fetched) => part.push(fetched),
                     Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
                     Err(error) => {
                         tracing::warn!(vm = %brief.name, error = ?error, "a VM could not be read");
-                        unreadable.push(brief);
+                        unreadable.push(brief.clone());
                     }
                 }
-            }
-            Ok((readable, unreadable))
+                if part.len() == CHUNK {
+                    deliver(std::mem::take(&mut part));
+                }
+                Ok(())
+            });
+            deliver(part);
+            all.map(|()| unreadable)
         })
         .await
 }
@@ -336,18 +367,24 @@ async fn survey_group(
 /// Everything anew, after a connection came about. False if it has to be tried again.
 async fn fill(inventory: &Inventory, owed: &mut BTreeSet<Uuid>) -> bool {
     let begun = Instant::now();
-    match survey(inventory).await {
-        Ok(Survey { ticket, fetched, unreadable }) => {
-            let count = fetched.len();
+    // Pools before the first VM is read, so that the records find their volumes at once and keep their
+    // generation over a restart.
+    let ((), listed) = tokio::join!(refresh_resources(inventory), list(inventory));
+    let listed_after = begun.elapsed().as_millis();
+    let surveyed = match listed {
+        Ok((ticket, briefs)) => survey(inventory, ticket, briefs).await,
+        Err(error) => Err(error),
+    };
+    match surveyed {
+        Ok(Survey { ticket, count, unreadable }) => {
             owed.extend(unreadable.iter().map(|brief| brief.uuid));
             send(inventory, Command::Connection(inventory.hypervisor.status()));
-            // Pools first, so that the records find their volumes at once.
-            refresh_resources(inventory).await;
             let left = unreadable.len();
-            send(inventory, Command::Fill { fetched, unreadable, ticket });
+            send(inventory, Command::Fill { unreadable, ticket });
             tracing::info!(
                 vms = count,
                 unreadable = left,
+                listed_after,
                 milliseconds = begun.elapsed().as_millis(),
                 "picture filled"
             );
@@ -357,6 +394,12 @@ async fn fill(inventory: &Inventory, owed: &mut BTreeSet<Uuid>) -> bool {
             return false;
         }
     }
+    // For the first connection libvirt may have to ask QEMU, and the VMs' events must not wait for it.
+    tokio::spawn(learn_capabilities(inventory.clone()));
+    true
+}
+
+async fn learn_capabilities(inventory: Inventory) {
     match inventory.hypervisor.run(Lane::Quick, BULK_DEADLINE, host_capabilities).await {
         Ok(capabilities) => {
             let offered = capabilities
@@ -366,23 +409,9 @@ async fn fill(inventory: &Inventory, owed: &mut BTreeSet<Uuid>) -> bool {
             if let Some(obstacle) = capabilities.kvm_obstacle.as_ref().filter(|_| offered) {
                 tracing::warn!(%obstacle, "libvirt offers KVM, but no guest would run under it");
             }
-            send(inventory, Command::Capabilities(Box::new(capabilities)));
+            send(&inventory, Command::Capabilities(Box::new(capabilities)));
         }
         Err(error) => tracing::warn!(error = ?error, "capabilities could not be read"),
-    }
-    tokio::spawn(give_back_memory());
-    true
-}
-
-/// A fill passes through several times the memory that the picture keeps, and what is written down
-/// of it takes a moment longer.
-async fn give_back_memory() {
-    for pause in [Duration::from_millis(200), Duration::from_secs(3)] {
-        tokio::time::sleep(pause).await;
-        // Some milliseconds of a thread that serves nobody.
-        if tokio::task::spawn_blocking(crate::libvirt::give_back_memory).await.is_err() {
-            return;
-        }
     }
 }
 
@@ -392,13 +421,28 @@ fn host_capabilities(
     let mut capabilities =
         xml::capabilities::parse_capabilities(&host::capabilities_xml(session)?)?;
     capabilities.kvm_obstacle = kvm::obstacle();
+    match pool::capabilities_xml(session)
+        .and_then(|text| xml::capabilities::parse_pool_capabilities(&text))
+    {
+        Ok(pools) => capabilities.storage_pools = pools,
+        // Drivers other than libvirtd's own have none; what a pool may be is then found by trying.
+        Err(error) => tracing::debug!(error = ?error, "no storage capabilities"),
+    }
     let guest = capabilities
         .guests
         .iter()
         .find(|guest| guest.architecture == capabilities.architecture)
         .or_else(|| capabilities.guests.first());
     let domain_type = guest.and_then(|guest| guest.domain_types.first()).cloned();
-    let asked = host::domain_capabilities_xml(session, None, None, None, domain_type.as_deref());
+    // Of the machine that new VMs get: what libvirt prefers for itself may lack Secure Boot.
+    let q35 = guest.is_some_and(|guest| guest.machines.iter().any(|machine| machine == "q35"));
+    let asked = host::domain_capabilities_xml(
+        session,
+        None,
+        None,
+        q35.then_some("q35"),
+        domain_type.as_deref(),
+    );
     match asked.and_then(|text| xml::capabilities::parse_domain_capabilities(&text)) {
         Ok(preferred) => capabilities.preferred = preferred,
         // Drivers other than QEMU's have none; new VMs then get what the guest entry says.
@@ -449,90 +493,4 @@ async fn reconcile_vms(
     fetch_some(inventory, wanted.into_iter().collect(), owed).await;
     send(inventory, Command::Confirmed { at: Timestamp::now() });
     Ok(())
-}
-
-async fn refresh_resources(inventory: &Inventory) {
-    if let Err(error) = refresh_storage(inventory).await {
-        tracing::warn!(error = ?error, "pools could not be read");
-    }
-    if let Err(error) = refresh_networks(inventory).await {
-        tracing::warn!(error = ?error, "networks could not be read");
-    }
-}
-
-/// Reads all pools and the volumes of the active ones.
-pub(super) async fn refresh_storage(inventory: &Inventory) -> Result<()> {
-    let pools = inventory
-        .hypervisor
-        .run(Lane::Slow, BULK_DEADLINE, |session| {
-            let mut records = Vec::new();
-            for facts in storage::pools(session)? {
-                let mut pool = xml::storage::parse_pool(&facts.xml)?;
-                pool.uuid = facts.uuid;
-                pool.name.clone_from(&facts.name);
-                pool.state = facts.state;
-                pool.capacity_bytes = facts.capacity;
-                pool.allocation_bytes = facts.allocation;
-                pool.available_bytes = facts.available;
-                pool.autostart = facts.autostart;
-                pool.persistent = facts.persistent;
-                let volumes = match facts.state {
-                    crate::model::PoolState::Inactive => Vec::new(),
-                    _ => storage::volumes(session, &facts.name).unwrap_or_else(|error| {
-                        tracing::warn!(pool = %facts.name, error = ?error, "no volumes");
-                        Vec::new()
-                    }),
-                };
-                let mut volumes: Vec<Arc<Volume>> = volumes
-                    .into_iter()
-                    .filter_map(|facts| volume(&pool.name, facts))
-                    .map(Arc::new)
-                    .collect();
-                volumes.sort_by(|one, other| one.name.cmp(&other.name));
-                pool.volume_count = u32::try_from(volumes.len()).unwrap_or(u32::MAX);
-                records.push(PoolRecord { pool, volumes });
-            }
-            Ok(records)
-        })
-        .await?;
-    let (reply, taken) = oneshot::channel();
-    inventory.send(Command::Pools { pools, reply })?;
-    taken.await.map_err(|_| Error::internal("the inventory's actor is gone"))
-}
-
-fn volume(pool: &str, facts: storage::VolumeFacts) -> Option<Volume> {
-    match xml::storage::parse_volume(pool, &facts.xml) {
-        Ok(mut volume) => {
-            volume.name = facts.name;
-            volume.key = facts.key;
-            volume.path = facts.path;
-            Some(volume)
-        }
-        Err(error) => {
-            tracing::warn!(pool, volume = %facts.name, error = ?error, "a volume cannot be read");
-            None
-        }
-    }
-}
-
-/// Reads all networks.
-pub(super) async fn refresh_networks(inventory: &Inventory) -> Result<()> {
-    let networks = inventory
-        .hypervisor
-        .run(Lane::Quick, BULK_DEADLINE, |session| {
-            network::networks(session)?
-                .into_iter()
-                .map(|facts| {
-                    let mut network = xml::network::parse_network(&facts.xml)?;
-                    network.uuid = facts.uuid;
-                    network.name = facts.name;
-                    network.active = facts.active;
-                    network.persistent = facts.persistent;
-                    network.autostart = facts.autostart;
-                    Ok(network)
-                })
-                .collect::<Result<Vec<_>>>()
-        })
-        .await?;
-    inventory.send(Command::Networks(networks))
 }

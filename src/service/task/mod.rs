@@ -181,7 +181,8 @@ impl TaskService {
     {
         let id = task.id;
         let span = tracing::info_span!(parent: None, "task", task = %id, kind = %task.kind,
-            vm = %task.subject.name, request = %task.request_id);
+            vm = vm_of(&task), subject = %task.subject.name, principal = %task.principal,
+            request_id = %task.request_id);
         let live = Arc::new(Live::new(task, self.inner.stopping.clone()));
         self.live().insert(id, live.clone());
         let service = self.clone();
@@ -197,9 +198,10 @@ impl TaskService {
 
     async fn finish(&self, live: &Live, ended: Result<End>, hold: Arc<Hold>) {
         let mut task = live.task();
+        let what = format!("{} of {:?}", task.kind, task.subject.name);
         match ended {
             Ok(End::Parked) => {
-                tracing::info!("parked: the next start goes on with it");
+                tracing::info!("{what} is parked: the next start goes on with it");
                 self.live().remove(&task.id);
                 live.publish(task);
                 return;
@@ -208,7 +210,7 @@ impl TaskService {
                 task.status = TaskStatus::Succeeded;
                 task.result = Some(result);
                 task.progress.percent = Some(100);
-                tracing::info!("succeeded");
+                tracing::info!("{what} succeeded");
             }
             Err(error) => {
                 task.status = match error.kind() {
@@ -217,9 +219,9 @@ impl TaskService {
                     _ => TaskStatus::Failed,
                 };
                 if error.kind() == Kind::Internal {
-                    tracing::error!(error = ?error, "failed by a defect");
+                    tracing::error!(error = ?error, "{what} failed by a defect");
                 } else {
-                    tracing::info!(error = ?error, status = task.status.as_str(), "failed");
+                    tracing::info!(error = ?error, status = task.status.as_str(), "{what} failed");
                 }
                 task.error = Some(error_to_json(&error));
             }
@@ -254,8 +256,9 @@ impl TaskService {
         }
         task.cancellable = false;
         task.finished_at = Some(Timestamp::now());
-        tracing::info!(task = %task.id, kind = %task.kind, vm = %task.subject.name,
-            status = task.status.as_str(), "adopted task ended");
+        tracing::info!(task = %task.id, kind = %task.kind, vm = vm_of(&task),
+            subject = %task.subject.name, status = task.status.as_str(),
+            "adopted {} of {:?} ended", task.kind, task.subject.name);
         if self.record(&task).await.is_err() {
             tracing::error!(task = %task.id, "the next start judges it again");
         }
@@ -402,6 +405,11 @@ impl TaskService {
         }
         self.running()
     }
+}
+
+/// The VM that a task is about, for the field that logs are filtered by.
+fn vm_of(task: &Task) -> Option<&str> {
+    (task.subject.r#type == SubjectType::Vm).then_some(task.subject.name.as_str())
 }
 
 /// The event of a task's transition.

@@ -11,9 +11,10 @@ use super::{SLOW_CALL, VmService, check_if_match, condition, result_of, subject}
 use crate::error::{Error, Kind, Result};
 use crate::libvirt::{Lane, domain};
 use crate::model::{ActionRequest, Change, Effect, Plan, Progress, VmAction, VmState};
+use crate::service::adopt::judge_after_loss;
 use crate::service::gate::Work;
 use crate::service::inventory::VmRecord;
-use crate::service::storage::blockers;
+use crate::service::operation::blockers;
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
 use crate::service::{Context, Outcome};
 
@@ -73,7 +74,7 @@ impl VmService {
     /// 404; 409 where the state does not allow it or another operation holds the VM; what libvirt
     /// refuses with; `GUEST_TIMEOUT` if a guest does not stop and no force was asked for.
     pub async fn action(&self, ctx: Context, id: &str, request: ActionRequest) -> Result<Outcome> {
-        self.tasks.once(&ctx, self.action_once(&ctx, id, request)).await
+        self.tools.tasks.once(&ctx, self.action_once(&ctx, id, request)).await
     }
 
     async fn action_once(
@@ -86,18 +87,18 @@ impl VmService {
         if request.timeout.is_some_and(|timeout| !(1..=86_400).contains(&timeout)) {
             return Err(Error::field("timeout", "must be between 1 and 86400 seconds"));
         }
-        let record = self.get(id)?;
-        check_if_match(ctx, &record)?;
+        let record = self.target(ctx, id).await?;
         let (uuid, name) = (record.vm.uuid, record.vm.name.clone());
         let work = Work::Action { action, force: request.force };
         let kind = task_kind(action);
         if ctx.dry_run {
-            let blocked = self.gate.would_admit(&name, uuid, work, condition(&record.vm));
+            let blocked = self.tools.gate.would_admit(&name, uuid, work, condition(&record.vm));
             return Ok(Outcome::Planned(Box::new(plan(&record, &request, blocked))));
         }
         self.need_libvirt(Some(uuid)).await?;
-        let claim = self.tasks.claim(kind, ctx);
-        let hold = self.gate.enter(&name, uuid, work, || self.condition(uuid), &claim).await?;
+        let claim = self.tools.tasks.claim(kind, ctx);
+        let hold =
+            self.tools.gate.enter(&name, uuid, work, || self.condition(uuid), &claim).await?;
         // Again under the hold: an earlier holder may have changed the VM meanwhile.
         let present = self.get(&uuid.to_string())?;
         check_if_match(ctx, &present)?;
@@ -109,7 +110,8 @@ impl VmService {
             wait,
         };
         let service = self.clone();
-        self.tasks
+        self.tools
+            .tasks
             .submit(ctx, operation, hold, move |task| async move {
                 service.perform(&task, uuid, &name, &request).await
             })
@@ -132,14 +134,13 @@ impl VmService {
             VmAction::Stop | VmAction::Shutdown | VmAction::Restart => {
                 return match self.stop_gracefully(task, uuid, name, request).await {
                     Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                        self.judge_after_loss(task, error).await
+                        judge_after_loss(self, task, error).await
                     }
                     ended => ended,
                 };
             }
             VmAction::ForceStop | VmAction::Destroy => {
-                self.act(uuid, Lane::Slow, move |session| domain::destroy(session, uuid, false))
-                    .await
+                self.act(uuid, Lane::Slow, move |session| domain::cut_power(session, uuid)).await
             }
             VmAction::Reboot => {
                 self.act(uuid, Lane::Agent, move |session| {
@@ -168,7 +169,7 @@ impl VmService {
             Ok(record) => result_of(record.as_ref()),
             // libvirt went away in the middle: whether it took effect is looked up when it is back.
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                self.judge_after_loss(task, error).await
+                judge_after_loss(self, task, error).await
             }
             // libvirt knows better than the picture did; by now the picture knows, too.
             Err(error) if error.kind() == Kind::VmWrongState => {
@@ -203,9 +204,10 @@ impl VmService {
             let now = GracefulStop { until: Timestamp::now(), ..stop };
             return self.follow_stop(task, uuid, name, &now).await;
         }
-        let asking = self.hypervisor.run(Lane::Agent, Duration::from_secs(30), move |session| {
-            domain::shutdown(session, uuid, domain::ShutdownMode::Default)
-        });
+        let asking =
+            self.tools.hypervisor.run(Lane::Agent, Duration::from_secs(30), move |session| {
+                domain::shutdown(session, uuid, domain::ShutdownMode::Default)
+            });
         // The call goes on without its caller. An agent may answer as late as with the end of its
         // guest, and until then the stop has to be what it is: a wait that gives way.
         let Ok(asked) = tokio::time::timeout(ANSWER, asking).await else {
@@ -255,7 +257,7 @@ impl VmService {
                 () = task.cancelled().cancelled(), if !aborted => {
                     aborted = true;
                     let abort = self
-                        .hypervisor
+                        .tools.hypervisor
                         .run_to_end(Lane::Quick, SLOW_CALL, move |session| {
                             domain::abort_job(session, uuid)
                         })
@@ -266,7 +268,7 @@ impl VmService {
                 }
                 () = tokio::time::sleep(Duration::from_millis(500)) => {
                     let info = self
-                        .hypervisor
+                        .tools.hypervisor
                         .run(Lane::Quick, Duration::from_secs(2), move |session| {
                             domain::job_info(session, uuid)
                         })
@@ -335,7 +337,7 @@ fn plan(record: &VmRecord, request: &ActionRequest, blocked: Result<()>) -> Plan
         | VmAction::Resume
         | VmAction::Save => {}
     }
-    if action == VmAction::Restart && vm.pending.is_some() {
+    if action == VmAction::Restart && vm.has_pending {
         side_effects.push("the pending changes take hold".to_owned());
     }
     Plan {

@@ -1,52 +1,49 @@
 //! Replacing a VM's definition as a whole: for those who need what no field of the API offers.
 
-use super::{VmService, check_if_match, condition, result_of, subject};
+use uuid::Uuid;
+
+use super::{VmService, check_if_match, condition, subject};
+use crate::authz;
 use crate::error::{Error, Kind, Result};
-use crate::libvirt::{Lane, domain};
+use crate::libvirt::{Lane, Session, domain};
 use crate::model::{Change, Effect, Plan, Vm};
 use crate::service::gate::Work;
-use crate::service::storage::blockers;
+use crate::service::inventory::Outline;
+use crate::service::operation::blockers;
 use crate::service::task::{Operation, QUICK_WAIT};
 use crate::service::{Context, Outcome};
 use crate::xml;
-use crate::xml::domain::{edit, pending, view};
+use crate::xml::domain::{custom, edit, pending, view};
 
 impl VmService {
     /// Replaces the stored definition. The running VM goes on as it is; what differs is `pending`.
     /// Secrets that the new definition leaves out, as one read through the API does, are kept.
     ///
     /// # Errors
-    /// 404; 409; 412; 422 if the XML is not a domain, is another VM's, or libvirt refuses it.
+    /// 404; 409; 412; 422 if the XML is not a domain, is another VM's, reaches more of the host than
+    /// the VM does and the caller may not, or libvirt refuses it.
     pub async fn replace_xml(&self, ctx: Context, id: &str, xml: String) -> Result<Outcome> {
-        self.tasks.once(&ctx, self.replace_xml_once(&ctx, id, xml)).await
+        self.tools.tasks.once(&ctx, self.replace_xml_once(&ctx, id, xml)).await
     }
 
     async fn replace_xml_once(&self, ctx: &Context, id: &str, xml: String) -> Result<Outcome> {
-        let record = self.get(id)?;
-        check_if_match(ctx, &record)?;
+        let record = self.target(ctx, id).await?;
         let (uuid, name) = (record.vm.uuid, record.vm.name.clone());
         let new = with_identity(&record.vm, &xml)?;
         let after = view::parse(&new)?;
+        if !authz::administers_host(&ctx.principal) {
+            // Either of those that a client can have read.
+            let (next, running) = (record.definition().text()?, record.xml.text()?);
+            custom::check_replacement(&new, &[&*next, &*running])?;
+        }
         if ctx.dry_run {
-            let blocked = self.gate.would_admit(&name, uuid, Work::Define, condition(&record.vm));
+            let blocked =
+                self.tools.gate.would_admit(&name, uuid, Work::Define, condition(&record.vm));
             let before = view::parse(&record.definition().text()?)?;
-            let effect = if record.vm.state.is_active() { Effect::NextBoot } else { Effect::Live };
-            let changes = pending::pending(&before, &after)
-                .into_iter()
-                .flat_map(|pending| pending.changes)
-                .map(|change| Change {
-                    field: change.field,
-                    from: change.running,
-                    to: change.next_boot,
-                    effect,
-                    reason: (effect == Effect::NextBoot)
-                        .then(|| "a definition takes hold when the VM starts".to_owned()),
-                })
-                .collect();
             return Ok(Outcome::Planned(Box::new(Plan {
                 operation: "vm.define".to_owned(),
                 subject: subject(&record.vm),
-                changes,
+                changes: changes(&before, &after, record.vm.state.is_active()),
                 xml_diff: xml::diff::unified(
                     &record.definition().text()?,
                     &xml::redact::redact(&new)?,
@@ -56,38 +53,55 @@ impl VmService {
             })));
         }
         self.need_libvirt(Some(uuid)).await?;
-        let claim = self.tasks.claim("vm.define", ctx);
-        let hold =
-            self.gate.enter(&name, uuid, Work::Define, || self.condition(uuid), &claim).await?;
+        let claim = self.tools.tasks.claim("vm.define", ctx);
+        let hold = self
+            .tools
+            .gate
+            .enter(&name, uuid, Work::Define, || self.condition(uuid), &claim)
+            .await?;
         let present = self.get(&uuid.to_string())?;
         check_if_match(ctx, &present)?;
         let operation =
             Operation { claim, subject: subject(&record.vm), cancellable: false, wait: QUICK_WAIT };
         let service = self.clone();
-        self.tasks
+        self.tools
+            .tasks
             .submit(ctx, operation, hold, move |task| async move {
                 let record = service
-                    .act(uuid, Lane::Slow, move |session| {
-                        // A transient VM has no stored definition, but a running one.
-                        let old = domain::xml(session, uuid, true, true)?;
-                        let new = xml::redact::keep_secrets(&new, &old)?;
-                        domain::define(session, &name, &new).map(drop)
-                    })
+                    .act(uuid, Lane::Slow, move |session| redefine(session, uuid, &name, &new))
                     .await;
-                match record {
-                    Ok(record) => result_of(record.as_ref()),
-                    Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                        service.judge_after_loss(&task, error).await
-                    }
-                    Err(error) => Err(error),
-                }
+                service.verdict(&task, record).await
             })
             .await
     }
 }
 
+/// Stores a definition without its secrets in the place of the VM's present one, which keeps its own:
+/// that of a transient VM, which has none stored, is the running one.
+pub(super) fn redefine(session: &Session, uuid: Uuid, name: &str, new: &str) -> Result<()> {
+    let old = domain::xml(session, uuid, true, true)?;
+    let new = xml::redact::keep_secrets(new, &old)?;
+    domain::define(session, name, &new).map(drop)
+}
+
+/// What another definition changes, field by field; with the next boot, if the VM runs.
+pub(super) fn changes(before: &Vm, after: &Vm, active: bool) -> Vec<Change> {
+    let effect = if active { Effect::NextBoot } else { Effect::Live };
+    pending::pending(before, after)
+        .into_iter()
+        .flat_map(|pending| pending.changes)
+        .map(|change| Change {
+            field: change.field,
+            from: change.running,
+            to: change.next_boot,
+            effect,
+            reason: active.then(|| "a definition takes hold when the VM starts".to_owned()),
+        })
+        .collect()
+}
+
 /// The XML with the VM's own identity: absent is completed, another one is refused.
-fn with_identity(vm: &Vm, xml: &str) -> Result<String> {
+fn with_identity(vm: &Outline, xml: &str) -> Result<String> {
     let (uuid, name) = edit::identity(xml)?;
     if uuid.is_some_and(|uuid| uuid != vm.uuid) {
         return Err(Error::new(

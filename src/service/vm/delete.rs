@@ -1,17 +1,22 @@
 //! Deleting a VM, with or without its disks. Everything that could stop it half-way is checked
 //! first; the disks go last, so that no VM is ever left without them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::seed::told_by;
 use super::{SLOW_CALL, VmService, check_if_match, condition, fetch_if_there, subject};
 use crate::error::{Error, Kind, Result};
-use crate::libvirt::{Lane, Session, domain, storage};
-use crate::model::{DiskDevice, Plan, Vm, VolumeRef};
-use crate::service::gate::{self, Condition, Work};
+use crate::libvirt::{Lane, Session, domain, volume};
+use crate::model::{DiskDevice, Plan, VolumeRef};
+use crate::service::adopt::judge_after_loss;
+use crate::service::gate::{self, Condition, Key, Work};
 use crate::service::inventory::{Picture, VmRecord};
-use crate::service::storage::{blockers, in_use};
+use crate::service::operation::blockers;
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
+use crate::service::volume::{pool_key, refuse_used_but_by};
 use crate::service::{Context, Outcome};
 
 /// The step of a volume to be deleted; names pool and volume.
@@ -47,37 +52,57 @@ impl VmService {
     /// 404; 409 if it runs, has snapshots or a saved state and the request does not say that they
     /// may go, or if a disk to be deleted is used by others; 422 if a disk cannot be deleted.
     pub async fn delete(&self, ctx: Context, id: &str, request: DeleteVm) -> Result<Outcome> {
-        self.tasks.once(&ctx, self.delete_once(&ctx, id, request)).await
+        self.tools.tasks.once(&ctx, self.delete_once(&ctx, id, request)).await
     }
 
     async fn delete_once(&self, ctx: &Context, id: &str, request: DeleteVm) -> Result<Outcome> {
-        let record = self.get(id)?;
-        check_if_match(ctx, &record)?;
+        let record = self.target(ctx, id).await?;
         let (uuid, name) = (record.vm.uuid, record.vm.name.clone());
         let work = request.work();
-        let volumes = if request.remove_disks {
-            removable(&self.inventory.picture(), &record)
-        } else {
-            Ok(Vec::new())
-        };
         if ctx.dry_run {
-            let admitted = self.gate.would_admit(&name, uuid, work, condition(&record.vm));
+            let volumes = removable(&self.tools.inventory.picture(), &record, request.remove_disks);
+            let admitted = self.tools.gate.would_admit(&name, uuid, work, condition(&record.vm));
             return Ok(Outcome::Planned(Box::new(plan(&record, request, volumes, admitted)?)));
         }
         self.need_libvirt(Some(uuid)).await?;
-        let claim = self.tasks.claim("vm.delete", ctx);
-        let hold = self.gate.enter(&name, uuid, work, || self.condition(uuid), &claim).await?;
+        let claim = self.tools.tasks.claim("vm.delete", ctx);
+        let hold =
+            self.tools.gate.enter(&name, uuid, work, || self.condition(uuid), &claim).await?;
         let present = self.get(&uuid.to_string())?;
         check_if_match(ctx, &present)?;
-        let volumes = volumes?;
+        let volumes = self.removable_now(&present, request.remove_disks).await?;
+        // Nobody begins to use the volumes, nor works on them, until they are gone.
+        let keys: Vec<Key> = volumes
+            .iter()
+            .map(|volume| Key::Volume(volume.pool.clone(), volume.volume.clone()))
+            .collect();
+        let pools: BTreeSet<&str> = volumes.iter().map(|volume| volume.pool.as_str()).collect();
+        let beside = pools.into_iter().map(pool_key).collect();
+        let hold = hold.with(self.tools.gate.take_beside(keys, beside, &claim)?);
+        let present = self.get(&uuid.to_string())?;
+        let volumes = removable(&self.tools.inventory.picture(), &present, request.remove_disks)?;
         let operation =
             Operation { claim, subject: subject(&record.vm), cancellable: false, wait: QUICK_WAIT };
         let service = self.clone();
-        self.tasks
+        self.tools
+            .tasks
             .submit(ctx, operation, hold, move |task| async move {
                 service.remove(&task, &record, request, volumes).await
             })
             .await
+    }
+
+    /// What goes with the VM. A disk whose volume is not in the picture may be one that others have
+    /// made since the pools were read, so they are read once more before it is refused.
+    async fn removable_now(&self, record: &VmRecord, disks: bool) -> Result<Vec<VolumeRef>> {
+        match removable(&self.tools.inventory.picture(), record, disks) {
+            Err(error) if error.kind() == Kind::Impossible => {
+                self.tools.inventory.refresh_storage().await?;
+                let record = self.get(&record.vm.uuid.to_string())?;
+                removable(&self.tools.inventory.picture(), &record, disks)
+            }
+            decided => decided,
+        }
     }
 
     async fn remove(
@@ -98,8 +123,9 @@ impl VmService {
         let name = record.vm.name.clone();
         let has_volumes = !volumes.is_empty();
         let in_closure = task.clone();
-        let tickets = self.inventory.tickets();
+        let tickets = self.tools.inventory.tickets();
         let done = self
+            .tools
             .hypervisor
             .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
                 in_closure.phase("removing the definition");
@@ -114,20 +140,20 @@ impl VmService {
         let (removed, ticket, fetched) = match done {
             Ok(done) => done,
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                return self.judge_after_loss(task, error).await;
+                return judge_after_loss(self, task, error).await;
             }
             Err(error) => return Err(error),
         };
         if let Ok(fetched) = fetched {
-            self.inventory.apply(uuid, fetched, ticket).await?;
+            self.tools.inventory.apply(uuid, fetched, ticket).await?;
         }
-        if has_volumes && let Err(error) = self.inventory.refresh_storage().await {
+        if has_volumes && let Err(error) = self.tools.inventory.refresh_storage().await {
             tracing::warn!(error = ?error, "the deleted volumes will vanish with the next refresh");
         }
         match removed {
             Ok(()) => Ok(End::Done(Value::Null)),
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                self.judge_after_loss(task, error).await
+                judge_after_loss(self, task, error).await
             }
             Err(error) => Err(error),
         }
@@ -147,11 +173,7 @@ fn remove_domain(session: &Session, uuid: Uuid, name: &str, request: DeleteVm) -
     gate::allowed(name, request.work(), condition)?;
     let (active, persistent) = (condition.state.is_active(), condition.persistent);
     if active {
-        match domain::destroy(session, uuid, false) {
-            // It stopped by itself in the last moment.
-            Err(error) if matches!(error.kind(), Kind::VmNotRunning | Kind::VmNotFound) => {}
-            other => other?,
-        }
+        domain::cut_power(session, uuid)?;
     }
     if !persistent {
         return Ok(());
@@ -164,6 +186,7 @@ fn remove_domain(session: &Session, uuid: Uuid, name: &str, request: DeleteVm) -
             snapshots_metadata: request.remove_snapshots,
             checkpoints_metadata: true,
             nvram: true,
+            tpm: true,
         },
     )
 }
@@ -173,7 +196,7 @@ pub(super) fn remove_volumes(session: &Session, volumes: &[VolumeRef]) -> Result
     let mut left = Vec::new();
     let mut first = None;
     for volume in volumes {
-        match storage::delete_volume(session, &volume.pool, &volume.volume) {
+        match volume::delete(session, &volume.pool, &volume.volume) {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::VolumeNotFound => {}
             Err(error) => {
@@ -193,14 +216,20 @@ pub(super) fn remove_volumes(session: &Session, volumes: &[VolumeRef]) -> Result
     }
 }
 
-/// The volumes of the VM's own disks, if each can be deleted without harm to anybody.
-fn removable(picture: &Picture, record: &VmRecord) -> Result<Vec<VolumeRef>> {
-    let mut volumes = Vec::new();
-    for disk in &record.vm.disks {
+/// What goes with the VM: what its guest was told by, and the volumes of its own disks if they shall, as long as each
+/// can be deleted without harm to anybody.
+fn removable(picture: &Picture, record: &VmRecord, disks: bool) -> Result<Vec<VolumeRef>> {
+    let mut volumes = told_by(picture, record)?;
+    if !disks {
+        return Ok(volumes);
+    }
+    for disk in record.whole()?.disks {
         if disk.device != DiskDevice::Disk || disk.read_only || disk.shareable {
             continue;
         }
-        let Some(source) = disk.source.as_deref() else { continue };
+        if disk.source.is_none() {
+            continue;
+        }
         let reference = disk.volume.clone().ok_or_else(|| {
             Error::new(
                 Kind::Impossible,
@@ -213,30 +242,8 @@ fn removable(picture: &Picture, record: &VmRecord) -> Result<Vec<VolumeRef>> {
             .with_detail("disk", disk.target.as_str())
         })?;
         let volume = picture.volume(&reference.pool, &reference.volume)?;
-        let others: Vec<String> = picture
-            .users_of(&reference, &volume.path)
-            .into_iter()
-            .filter(|user| *user != record.vm.name)
-            .collect();
-        if !others.is_empty() {
-            return Err(in_use(&reference.pool, &reference.volume, &others));
-        }
-        let overlay = picture
-            .pools
-            .iter()
-            .flat_map(|pool| &pool.volumes)
-            .find(|other| other.backing_path.as_deref() == Some(source));
-        if let Some(overlay) = overlay {
-            return Err(Error::new(
-                Kind::VolumeInUse,
-                format!(
-                    "the volume {}/{} is the base of {}/{}",
-                    reference.pool, reference.volume, overlay.pool, overlay.name
-                ),
-            )
-            .with_detail("volumes", json!([format!("{}/{}", overlay.pool, overlay.name)])));
-        }
-        if record.vm.snapshot_count > 0 && volume.backing_path.is_some() {
+        refuse_used_but_by(&volume, |user| user == record.vm.name)?;
+        if record.vm.snapshot_count > 0 && !volume.backing_chain.is_empty() {
             return Err(Error::new(
                 Kind::NotSupported,
                 format!(
@@ -258,7 +265,7 @@ fn plan(
     volumes: Result<Vec<VolumeRef>>,
     admitted: Result<()>,
 ) -> Result<Plan> {
-    let vm: &Vm = &record.vm;
+    let vm = &record.vm;
     let mut side_effects = Vec::new();
     if vm.state.is_active() && request.force {
         side_effects.push("cuts the VM's power".to_owned());
@@ -268,6 +275,13 @@ fn plan(
     }
     if vm.snapshot_count > 0 && request.remove_snapshots {
         side_effects.push(format!("forgets its {} snapshots", vm.snapshot_count));
+    }
+    let whole = record.whole()?;
+    if whole.os.nvram.is_some() {
+        side_effects.push("deletes its firmware's variables".to_owned());
+    }
+    if whole.tpm.is_some_and(|tpm| tpm.backend == "emulator") {
+        side_effects.push("deletes its TPM's state".to_owned());
     }
     for volume in volumes.iter().flatten() {
         side_effects.push(format!("deletes the volume {}/{}", volume.pool, volume.volume));

@@ -100,14 +100,7 @@ impl VmService {
         }
         task.log("the guest did not stop in time; its power is cut").await;
         task.phase("cutting the power");
-        self.act(uuid, Lane::Slow, move |session| {
-            match domain::destroy(session, uuid, false) {
-                // It stopped by itself in the last moment.
-                Err(error) if error.kind() == Kind::VmNotRunning => Ok(()),
-                other => other,
-            }
-        })
-        .await?;
+        self.act(uuid, Lane::Slow, move |session| domain::cut_power(session, uuid)).await?;
         self.after_stop(task, uuid, request).await
     }
 
@@ -162,9 +155,9 @@ impl VmService {
     /// # Errors
     /// [`Kind::LibvirtUnavailable`]: then nothing can be said about it.
     pub(super) async fn fresh(&self, uuid: Uuid) -> Result<Option<Arc<VmRecord>>> {
-        match self.inventory.refresh(uuid, Duration::from_secs(5)).await {
+        match self.tools.inventory.refresh(uuid, Duration::from_secs(5)).await {
             Err(error) if error.kind() != Kind::LibvirtUnavailable => {
-                Ok(self.inventory.picture().by_uuid.get(&uuid).cloned())
+                Ok(self.tools.inventory.picture().by_uuid.get(&uuid).cloned())
             }
             other => other,
         }
@@ -172,9 +165,9 @@ impl VmService {
 
     /// The record as fresh as can be had; a libvirt that does not answer costs only freshness.
     pub(super) async fn refreshed(&self, uuid: Uuid) -> Option<Arc<VmRecord>> {
-        match self.inventory.refresh(uuid, Duration::from_secs(5)).await {
+        match self.tools.inventory.refresh(uuid, Duration::from_secs(5)).await {
             Ok(record) => record,
-            Err(_) => self.inventory.picture().by_uuid.get(&uuid).cloned(),
+            Err(_) => self.tools.inventory.picture().by_uuid.get(&uuid).cloned(),
         }
     }
 
@@ -187,9 +180,9 @@ impl VmService {
     ) -> Waited {
         let begun = Instant::now();
         let mut asked_again = false;
-        let mut changes = self.inventory.changes();
+        let mut changes = self.tools.inventory.changes();
         loop {
-            let gone = match self.inventory.picture().by_uuid.get(&uuid) {
+            let gone = match self.tools.inventory.picture().by_uuid.get(&uuid) {
                 Some(record) => record.vm.state == VmState::Shutoff,
                 // A transient VM vanishes with its stop.
                 None => true,
@@ -209,6 +202,7 @@ impl VmService {
             if !asked_again && begun.elapsed() > ASK_AGAIN {
                 asked_again = true;
                 let asked = self
+                    .tools
                     .hypervisor
                     .run(Lane::Agent, Duration::from_secs(10), move |session| {
                         domain::shutdown(session, uuid, domain::ShutdownMode::Default)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::VmService;
 use crate::error::{Error, Result};
-use crate::model::{Vm, VmState};
-use crate::service::inventory::VmRecord;
+use crate::model::VmState;
+use crate::service::inventory::{Outline, VmRecord};
 use crate::service::page::{self, PageQuery};
 
 /// The fields a list can be sorted by.
@@ -45,7 +45,7 @@ impl VmService {
     /// # Errors
     /// 400 for a selector, a sort field or a cursor that cannot be understood.
     pub fn list(&self, query: &VmQuery) -> Result<VmPage> {
-        let picture = self.inventory.picture();
+        let picture = self.tools.inventory.picture();
         picture.ready()?;
         let sort = query.sort.as_deref().unwrap_or("name");
         let field = sort.strip_prefix('-').unwrap_or(sort);
@@ -57,7 +57,10 @@ impl VmService {
             let vm = &record.vm;
             query.state.is_none_or(|state| vm.state == state)
                 && query.name.as_ref().is_none_or(|name| page::matches_pattern(name, &vm.name))
-                && query.labels.iter().all(|(key, value)| vm.labels.get(key) == Some(value))
+                && query
+                    .labels
+                    .iter()
+                    .all(|(key, value)| vm.labels.get(key) == Some(value.as_str()))
                 && selector.as_ref().is_none_or(|selector| selector.matches(vm))
         };
         let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT).clamp(1, page::MAX_LIMIT);
@@ -88,7 +91,7 @@ impl VmService {
 fn etag(records: &[Arc<VmRecord>], total: usize) -> String {
     let mut hash = page::stable_hash(&total.to_le_bytes());
     for record in records {
-        hash = hash.rotate_left(5) ^ page::stable_hash(record.etag.as_bytes());
+        hash = hash.rotate_left(5) ^ record.etag_hash;
         hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         hash ^= record.vm.uuid.as_u64_pair().0;
     }
@@ -96,7 +99,7 @@ fn etag(records: &[Arc<VmRecord>], total: usize) -> String {
 }
 
 /// Texts that order as the values do.
-fn keys(field: &str, vm: &Vm) -> (String, String) {
+fn keys(field: &str, vm: &Outline) -> (String, String) {
     let key = match field {
         "uuid" => vm.uuid.to_string(),
         "state" => vm.state.as_str().to_owned(),
@@ -146,10 +149,10 @@ impl Selector {
         Ok(Selector(terms))
     }
 
-    fn matches(&self, vm: &Vm) -> bool {
+    fn matches(&self, vm: &Outline) -> bool {
         self.0.iter().all(|term| match term {
-            Term::Equal(key, value) => vm.labels.get(key) == Some(value),
-            Term::Unequal(key, value) => vm.labels.get(key) != Some(value),
+            Term::Equal(key, value) => vm.labels.get(key) == Some(value.as_str()),
+            Term::Unequal(key, value) => vm.labels.get(key) != Some(value.as_str()),
             Term::Present(key) => vm.labels.contains_key(key),
             Term::Absent(key) => !vm.labels.contains_key(key),
         })
@@ -158,11 +161,14 @@ impl Selector {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    fn vm(labels: &[(&str, &str)]) -> Vm {
-        let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        Vm { labels, ..Vm::default() }
+    fn vm(labels: &[(&str, &str)]) -> Outline {
+        let labels: BTreeMap<String, String> =
+            labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        Outline { labels: labels.iter().collect(), ..Outline::default() }
     }
 
     #[test]
@@ -176,8 +182,8 @@ mod tests {
 
     #[test]
     fn sort_keys_of_numbers_order_as_numbers() {
-        let small = Vm { memory: 512, ..Vm::default() };
-        let large = Vm { memory: 16_384, ..Vm::default() };
+        let small = Outline { memory: 512, ..Outline::default() };
+        let large = Outline { memory: 16_384, ..Outline::default() };
         assert!(keys("memory", &small) < keys("memory", &large));
     }
 }

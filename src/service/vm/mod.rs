@@ -6,32 +6,45 @@
 
 mod action;
 mod adopt;
+mod clone;
 mod create;
 mod define;
 mod delete;
 mod draft;
+pub mod faults;
 mod follow;
+mod history;
+mod ignition;
 mod list;
+mod media;
+mod reseed;
+mod seed;
 mod update;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Context;
-use super::gate::{Condition, Gate};
-use super::inventory::{self, Fetched, Inventory, VmRecord};
-use super::storage::SLOW_CALL;
-use super::task::{End, TaskService};
-use crate::config::DomainType;
+use super::adopt::judge_after_loss;
+use super::gate::{Claim, Condition, Hold, Work};
+use super::inventory::{self, Fetched, Outline, VmRecord};
+use super::iso::IsoService;
+use super::operation::{SLOW_CALL, Tools};
+use super::os_variant::OsVariantService;
+use super::task::{End, TaskHandle};
+use crate::config::{DomainType, Limits, Security};
 use crate::error::{Error, Kind, Result};
-use crate::libvirt::{Hypervisor, Lane, Session};
-use crate::model::{Subject, SubjectType, Vm};
+use crate::libvirt::{Lane, Session};
+use crate::model::{Subject, SubjectType, VolumeRef};
 
+pub(crate) use clone::{own_disks, volume_of};
 pub use delete::DeleteVm;
+pub(crate) use draft::check_shape;
 pub use list::{VmPage, VmQuery};
 
 /// How long the result of an act waits for a libvirt that was lost right after it.
@@ -44,27 +57,29 @@ const FRESH_WAIT: Duration = Duration::from_secs(5);
 /// The use cases of VMs; cheap to clone.
 #[derive(Clone)]
 pub struct VmService {
-    inventory: Inventory,
-    hypervisor: Hypervisor,
-    tasks: TaskService,
-    gate: Gate,
+    tools: Tools,
     domain_type: DomainType,
+    ground: Ground,
+}
+
+/// What new VMs are held to, and what they may name besides what libvirt has.
+#[derive(Clone)]
+pub struct Ground {
+    pub isos: IsoService,
+    pub os_variants: OsVariantService,
+    /// `[limits]`, as of now.
+    pub limits: Arc<ArcSwap<Limits>>,
+    pub security: Arc<Security>,
 }
 
 impl VmService {
-    pub fn new(
-        inventory: Inventory,
-        hypervisor: Hypervisor,
-        tasks: TaskService,
-        gate: Gate,
-        domain_type: DomainType,
-    ) -> Self {
-        VmService { inventory, hypervisor, tasks, gate, domain_type }
+    pub fn new(tools: Tools, domain_type: DomainType, ground: Ground) -> Self {
+        VmService { tools, domain_type, ground }
     }
 
     /// One VM by UUID or name.
     pub fn get(&self, id: &str) -> Result<Arc<VmRecord>> {
-        self.inventory.vm(id)
+        self.tools.inventory.vm(id)
     }
 
     /// The definition as libvirt last told it, without secrets: of the running VM, or of the next
@@ -75,9 +90,45 @@ impl VmService {
         definition.text().map(Arc::from)
     }
 
+    /// 412 unless `If-Match` is absent or names the present version.
+    pub(crate) fn check_version(&self, ctx: &Context, record: &VmRecord) -> Result<()> {
+        check_if_match(ctx, record)
+    }
+
+    /// Whether the VM may be worked on so, for plans.
+    pub(crate) fn would_admit(&self, record: &VmRecord, work: Work) -> Result<()> {
+        let (name, uuid) = (record.vm.name.as_str(), record.vm.uuid);
+        self.tools.gate.would_admit(name, uuid, work, condition(&record.vm))
+    }
+
+    /// Takes hold of the VM for work of another noun.
+    pub(crate) async fn enter(&self, record: &VmRecord, work: Work, claim: &Claim) -> Result<Hold> {
+        let uuid = record.vm.uuid;
+        self.need_libvirt(Some(uuid)).await?;
+        let name = record.vm.name.as_str();
+        self.tools.gate.enter(name, uuid, work, || self.condition(uuid), claim).await
+    }
+
+    /// The volumes by which a VM's guest is told something; none if the VM is gone.
+    pub(crate) fn told_by(&self, uuid: Uuid) -> Result<Vec<VolumeRef>> {
+        let picture = self.tools.inventory.picture();
+        match picture.by_uuid.get(&uuid) {
+            Some(record) => seed::told_by(&picture, record),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// One hop of another noun's work on a VM, after which the picture shows it as it is.
+    pub(crate) async fn act_on<F>(&self, uuid: Uuid, act: F) -> Result<()>
+    where
+        F: FnOnce(&Session) -> Result<()> + Send + 'static,
+    {
+        self.act(uuid, Lane::Slow, act).await.map(drop)
+    }
+
     /// What the gate needs to know, as of now.
     fn condition(&self, uuid: Uuid) -> Result<Condition> {
-        let picture = self.inventory.picture();
+        let picture = self.tools.inventory.picture();
         let record = picture.by_uuid.get(&uuid).ok_or_else(|| {
             Error::new(Kind::VmNotFound, format!("the VM {uuid} has just been deleted"))
         })?;
@@ -91,8 +142,10 @@ impl VmService {
     where
         F: FnOnce(&Session) -> Result<()> + Send + 'static,
     {
-        let tickets = self.inventory.tickets();
+        let tickets = self.tools.inventory.tickets();
+        let acting = self.tools.inventory.acting(uuid);
         let (acted, ticket, fetched) = self
+            .tools
             .hypervisor
             .run_to_end(lane, SLOW_CALL, move |session| {
                 let acted = act(session);
@@ -101,8 +154,13 @@ impl VmService {
             })
             .await?;
         let record = match fetched {
-            Ok(fetched) => self.inventory.apply(uuid, fetched, ticket).await?,
+            Ok(fetched) => {
+                let record = self.tools.inventory.apply(uuid, fetched, ticket).await?;
+                acting.seen(ticket);
+                record
+            }
             Err(error) => {
+                drop(acting);
                 tracing::warn!(vm = %uuid, error = ?error, "the VM could not be read after acting");
                 match &acted {
                     Ok(()) => self.read_again(uuid, error).await,
@@ -114,6 +172,18 @@ impl VmService {
         Ok(record)
     }
 
+    /// What a task that acted ends with; where libvirt was lost in the middle, by what stands when it is
+    /// back.
+    async fn verdict(&self, task: &TaskHandle, done: Result<Option<Arc<VmRecord>>>) -> Result<End> {
+        match done {
+            Ok(record) => result_of(record.as_ref()),
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => {
+                judge_after_loss(self, task, error).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What an act led to, where libvirt was lost between the two: read when it is back, so that
     /// whoever asked for it does not go on with what was before. As last seen if that takes long.
     async fn read_again(&self, uuid: Uuid, lost: Error) -> Option<Arc<VmRecord>> {
@@ -121,35 +191,43 @@ impl VmService {
         let mut error = lost;
         while error.kind() == Kind::LibvirtUnavailable && begun.elapsed() < READ_AGAIN {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            match self.inventory.refresh(uuid, Duration::from_secs(5)).await {
+            match self.tools.inventory.refresh(uuid, Duration::from_secs(5)).await {
                 Ok(record) => return record,
                 Err(again) => error = again,
             }
         }
-        self.inventory.picture().by_uuid.get(&uuid).cloned()
+        self.tools.inventory.picture().by_uuid.get(&uuid).cloned()
     }
 
-    /// Refuses with 503 what needs libvirt while it is away, before anything is journalled. Right
-    /// after its return it waits a little for this VM to be read anew: by what was known before,
-    /// a VM could be refused or admitted what it is not in a state for.
-    async fn need_libvirt(&self, uuid: Option<Uuid>) -> Result<()> {
-        let begun = Instant::now();
-        let status = loop {
-            let status = self.hypervisor.status();
-            let picture = self.inventory.picture();
-            let record = uuid.and_then(|uuid| picture.by_uuid.get(&uuid));
-            let old = record.is_some_and(|record| record.vm.stale.is_some());
-            if !status.connected || !old || begun.elapsed() > FRESH_WAIT {
-                break status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        if status.connected {
-            return Ok(());
+    /// The VM that a request is about, in the version that it names.
+    async fn target(&self, ctx: &Context, id: &str) -> Result<Arc<VmRecord>> {
+        let mut record = self.get(id)?;
+        if !ctx.dry_run {
+            self.read_anew(record.vm.uuid).await;
+            record = self.get(&record.vm.uuid.to_string())?;
         }
-        let reason = status.reason.as_deref().unwrap_or("it does not answer");
-        Err(Error::new(Kind::LibvirtUnavailable, format!("libvirt at {}: {reason}", status.uri))
-            .with_retry_after(Duration::from_secs(2)))
+        check_if_match(ctx, &record)?;
+        Ok(record)
+    }
+
+    /// Refuses with 503 what needs libvirt while it is away, before anything is journalled.
+    async fn need_libvirt(&self, uuid: Option<Uuid>) -> Result<()> {
+        if let Some(uuid) = uuid {
+            self.read_anew(uuid).await;
+        }
+        self.tools.need_libvirt()
+    }
+
+    /// Right after libvirt's return, waits a little for this VM to be read anew: by what was known
+    /// before, it could be refused or admitted what it is not in a state for.
+    async fn read_anew(&self, uuid: Uuid) {
+        let begun = Instant::now();
+        while self.tools.hypervisor.status().connected
+            && self.tools.inventory.picture().by_uuid.get(&uuid).is_some_and(|vm| vm.vm.is_stale)
+            && begun.elapsed() <= FRESH_WAIT
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
@@ -162,7 +240,7 @@ fn fetch_if_there(session: &Session, uuid: Uuid) -> Result<Option<Fetched>> {
     }
 }
 
-fn condition(vm: &Vm) -> Condition {
+fn condition(vm: &Outline) -> Condition {
     Condition {
         state: vm.state,
         persistent: vm.persistent,
@@ -171,14 +249,14 @@ fn condition(vm: &Vm) -> Condition {
     }
 }
 
-fn subject(vm: &Vm) -> Subject {
+fn subject(vm: &Outline) -> Subject {
     Subject { r#type: SubjectType::Vm, id: vm.uuid.to_string(), name: vm.name.clone() }
 }
 
 /// The VM as the result of its task.
 fn result_of(record: Option<&Arc<VmRecord>>) -> Result<End> {
     let value = match record {
-        Some(record) => serde_json::from_slice(&record.json).map_err(Error::internal)?,
+        Some(record) => serde_json::to_value(record.detailed()?).map_err(Error::internal)?,
         None => Value::Null,
     };
     Ok(End::Done(value))
@@ -186,18 +264,5 @@ fn result_of(record: Option<&Arc<VmRecord>>) -> Result<End> {
 
 /// 412 unless `If-Match` is absent or names the present version.
 fn check_if_match(ctx: &Context, record: &VmRecord) -> Result<()> {
-    let Some(wanted) = &ctx.if_match else { return Ok(()) };
-    let present = record.etag.trim_end_matches("-stale\"").trim_matches('"');
-    let matches = wanted
-        .split(',')
-        .map(str::trim)
-        .any(|tag| tag == "*" || tag.trim_matches('"').trim_end_matches("-stale") == present);
-    if matches {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::PreconditionFailed,
-        format!("VM {:?} has changed: its version is {}", record.vm.name, record.etag),
-    )
-    .with_detail("etag", record.etag.as_str()))
+    ctx.expect_version(format_args!("VM {:?}", record.vm.name), &record.etag)
 }

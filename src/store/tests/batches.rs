@@ -1,6 +1,8 @@
 //! What the writer thread promises to those that share a transaction.
 
+use std::future::poll_fn;
 use std::sync::mpsc;
+use std::task::Poll;
 
 use super::*;
 
@@ -28,9 +30,14 @@ async fn queue(store: &Store, works: Vec<Work>) -> Vec<tokio::task::JoinHandle<R
     let mut handles = Vec::new();
     for work in works {
         let store = store.clone();
-        handles.push(tokio::spawn(async move { store.0.writer.run(work).await }));
-        // Long enough for the task to have put its job into the queue.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        let mut job = Box::pin(async move { store.0.writer.run(work).await });
+        // The first poll puts it into the queue, which has room.
+        poll_fn(|context| {
+            assert!(job.as_mut().poll(context).is_pending(), "the writer is held");
+            Poll::Ready(())
+        })
+        .await;
+        handles.push(tokio::spawn(job));
     }
     handles
 }

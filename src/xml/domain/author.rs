@@ -12,17 +12,40 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::model::vm_request::{BootDevice, DiskBus};
-use crate::model::{DiskDevice, GraphicsType, NicSourceType};
+use crate::model::vm_request::BootDevice;
+use crate::model::{GraphicsType, VmDirectBoot};
 use crate::xml::tree::Element;
 
-use super::{GUEST_AGENT_CHANNEL, LIBOSINFO_URI, METADATA_URI};
+use self::clock::clock;
+use self::cpu::{cpu, cpu_tune, iothreads, memory, memory_backing, vcpu};
+use self::devices::devices;
+use super::{LIBOSINFO_URI, METADATA_URI};
+
+mod clock;
+pub(super) mod cpu;
+pub(super) mod devices;
+mod disk;
+pub(super) mod firmware;
+mod ignition;
+mod nic;
+
+pub use clock::ClockSpec;
+pub use cpu::{CpuSpec, MemorySpec, NumaSpec};
+pub use devices::{DeviceSpecs, FilesystemSpec, VsockSpec};
+pub(super) use disk::disk;
+pub use disk::{DiskSource, DiskSpec};
+pub use firmware::{EfiSpec, TpmSpec};
+pub use ignition::{IgnitionBy, IgnitionSpec};
+pub use nic::NicSpec;
+pub(super) use nic::limit;
 
 /// A VM to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DomainSpec {
     pub name: String,
     pub uuid: Uuid,
+    /// One line; empty for none.
+    pub title: String,
     /// Empty for none.
     pub description: String,
     pub memory_mib: u64,
@@ -39,74 +62,55 @@ pub struct DomainSpec {
     pub machine: Option<String>,
     /// libvirt's default if absent.
     pub emulator: Option<String>,
-    /// `host-passthrough`, `host-model` or `maximum`; libvirt's default if absent.
-    pub cpu_mode: Option<String>,
+    pub cpu: CpuSpec,
+    pub memory: MemorySpec,
+    pub clock: ClockSpec,
+    pub devices: DeviceSpecs,
     /// `linux`, `windows`, …: kept with the VM; a Windows guest's clock is set to local time.
     pub os_type_word: Option<String>,
     /// A libosinfo id (a URI), kept with the VM.
     pub variant: Option<String>,
     /// Not together with a `boot_order` of a disk or NIC.
     pub boot: Vec<BootDevice>,
-    pub direct_boot: Option<DirectBootPaths>,
+    /// BIOS if absent.
+    pub efi: Option<EfiSpec>,
+    pub direct_boot: Option<VmDirectBoot>,
     pub disks: Vec<DiskSpec>,
     pub nics: Vec<NicSpec>,
     pub graphics: Vec<GraphicsType>,
     /// Used if there are graphics; libvirt's default if absent.
     pub video_model: Option<String>,
+    pub tpm: Option<TpmSpec>,
     /// Whether to add a random number generator fed by `/dev/urandom`.
     pub rng: bool,
     pub labels: BTreeMap<String, String>,
     pub owner: Option<String>,
     pub created_at: Timestamp,
+    /// Which disk tells the guest's cloud-init what it shall do.
+    pub seed: Option<SeedSpec>,
+    /// What the guest's Ignition is told.
+    pub ignition: Option<IgnitionSpec>,
     /// PCIe root ports beyond those that the devices take.
     pub spare_ports: u8,
 }
 
-/// What to boot without a boot loader: paths on the host that libvirt gave.
-#[derive(Clone, Debug)]
-pub struct DirectBootPaths {
-    pub kernel: String,
-    pub initrd: Option<String>,
-    pub cmdline: Option<String>,
-}
-
-/// A disk to be.
-#[derive(Clone, Debug)]
-pub struct DiskSpec {
-    pub device: DiskDevice,
-    pub bus: DiskBus,
-    /// Such as `vda`.
+/// What is noted about a disk that cloud-init reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedSpec {
+    /// The disk's target.
     pub target: String,
-    /// libvirt's driver type, such as `qcow2` or `raw`; libvirt's default if absent.
-    pub format: Option<String>,
-    pub source: DiskSource,
-    pub read_only: bool,
-    pub serial: Option<String>,
-    pub boot_order: Option<u32>,
+    pub instance_id: String,
+    pub hostname: Option<String>,
 }
 
-/// What is in a disk.
-#[derive(Clone, Debug)]
-pub enum DiskSource {
-    /// A volume, with its type (`file`, `block`, …) and its path as libvirt tells them.
-    Volume { pool: String, volume: String, path: String, r#type: String },
-    /// A file on the host that libvirt named.
-    File(String),
-    /// No medium.
-    Empty,
-}
-
-/// A NIC to be.
-#[derive(Clone, Debug)]
-pub struct NicSpec {
-    pub source_type: NicSourceType,
-    /// The network, bridge or device; absent for `user`.
-    pub source: Option<String>,
-    pub model: String,
-    /// Chosen by libvirt if absent.
-    pub mac: Option<String>,
-    pub boot_order: Option<u32>,
-    pub link_up: bool,
+impl SeedSpec {
+    /// The note in the metadata, into an element of Vapor's namespace.
+    pub(super) fn write_to<'a>(&self, element: Element<'a>) -> Element<'a> {
+        element
+            .with_attr("target", &self.target)
+            .with_attr("instance-id", &self.instance_id)
+            .with_attr_if("hostname", self.hostname.as_ref())
+    }
 }
 
 /// The domain XML. `Impossible` if two kinds of boot order contradict each other,
@@ -125,22 +129,25 @@ pub fn author(spec: &DomainSpec) -> Result<String> {
         .with_hint("say either os.boot, or boot_order of disks and NICs"));
     }
     let machine = Machine::of(spec);
+    let title = (!spec.title.is_empty()).then(|| Element::new("title").with_text(&spec.title));
     let description = (!spec.description.is_empty())
         .then(|| Element::new("description").with_text(&spec.description));
     Element::new("domain")
         .with_attr("type", &spec.domain_type)
         .with_child(Element::new("name").with_text(&spec.name))
         .with_child(Element::new("uuid").with_text(spec.uuid.to_string()))
+        .with_children(title)
         .with_children(description)
         .with_child(metadata(spec))
-        .with_child(kib("memory", spec.max_memory_mib))
-        .with_child(kib("currentMemory", spec.memory_mib))
+        .with_children(memory(spec))
+        .with_children(memory_backing(&spec.memory))
         .with_child(vcpu(spec))
+        .with_children(iothreads(spec))
+        .with_children(cpu_tune(&spec.cpu))
+        .with_children(ignition::sysinfo(spec))
         .with_child(os(spec))
         .with_children(features(spec))
-        .with_children(
-            spec.cpu_mode.as_ref().map(|mode| Element::new("cpu").with_attr("mode", mode)),
-        )
+        .with_children(cpu(&spec.cpu))
         .with_child(clock(spec))
         .with_child(Element::new("on_poweroff").with_text("destroy"))
         .with_child(Element::new("on_reboot").with_text("restart"))
@@ -197,19 +204,11 @@ fn metadata(spec: &DomainSpec) -> Element<'static> {
         .with_child(Element::new("vapor:created").with_text(spec.created_at.to_string()))
         .with_children(
             spec.os_type_word.as_ref().map(|word| Element::new("vapor:os-type").with_text(word)),
-        );
-    let libosinfo = spec.variant.as_ref().map(|variant| {
-        Element::new_in(LIBOSINFO_URI, "libosinfo:libosinfo", "xmlns:libosinfo")
-            .with_child(Element::new("libosinfo:os").with_attr("id", variant))
-    });
+        )
+        .with_children(spec.seed.as_ref().map(|seed| seed.write_to(Element::new("vapor:seed"))))
+        .with_children(ignition::mark(spec));
+    let libosinfo = spec.variant.as_deref().map(variant);
     Element::new("metadata").with_children(libosinfo).with_child(own)
-}
-
-fn vcpu(spec: &DomainSpec) -> Element<'static> {
-    Element::new("vcpu")
-        .with_attr("placement", "static")
-        .with_attr_if("current", (spec.vcpus < spec.max_vcpus).then(|| spec.vcpus.to_string()))
-        .with_text(spec.max_vcpus.to_string())
 }
 
 fn os(spec: &DomainSpec) -> Element<'static> {
@@ -217,37 +216,38 @@ fn os(spec: &DomainSpec) -> Element<'static> {
         .with_attr("arch", &spec.architecture)
         .with_attr_if("machine", spec.machine.as_ref())
         .with_text("hvm");
-    let mut os = Element::new("os").with_child(r#type);
-    if let Some(direct) = &spec.direct_boot {
-        let text = |name, value: &String| Element::new(name).with_text(value);
-        os = os
-            .with_child(text("kernel", &direct.kernel))
-            .with_children(direct.initrd.as_ref().map(|path| text("initrd", path)))
-            .with_children(direct.cmdline.as_ref().map(|line| text("cmdline", line)));
-    }
+    let os = Element::new("os")
+        .with_attr_if("firmware", firmware::word(spec))
+        .with_child(r#type)
+        .with_children(firmware::features(spec));
+    let os = os.with_children(spec.direct_boot.iter().flat_map(direct_boot));
     os.with_children(
         spec.boot.iter().map(|boot| Element::new("boot").with_attr("dev", boot.as_str())),
     )
 }
 
+/// What is booted without a boot loader: paths on the host that libvirt gave.
+pub(super) fn direct_boot(direct: &VmDirectBoot) -> Vec<Element<'static>> {
+    let text = |name, value: &String| Element::new(name).with_text(value);
+    let initrd = direct.initrd.as_ref().map(|path| text("initrd", path));
+    let cmdline = direct.cmdline.as_ref().map(|line| text("cmdline", line));
+    [Some(text("kernel", &direct.kernel)), initrd, cmdline].into_iter().flatten().collect()
+}
+
+/// The system that is installed, for whoever knows libosinfo.
+pub(super) fn variant(id: &str) -> Element<'static> {
+    Element::new_in(LIBOSINFO_URI, "libosinfo:libosinfo", "xmlns:libosinfo")
+        .with_child(Element::new("libosinfo:os").with_attr("id", id))
+}
+
 /// ACPI is what a graceful shutdown needs. On other architectures it needs UEFI, or does not exist.
 fn features(spec: &DomainSpec) -> Option<Element<'static>> {
     is_x86(spec).then(|| {
-        Element::new("features").with_child(Element::new("acpi")).with_child(Element::new("apic"))
+        Element::new("features")
+            .with_child(Element::new("acpi"))
+            .with_child(Element::new("apic"))
+            .with_children(firmware::smm(spec))
     })
-}
-
-fn clock(spec: &DomainSpec) -> Element<'static> {
-    let offset = if is_windows(spec) { "localtime" } else { "utc" };
-    let clock = Element::new("clock").with_attr("offset", offset);
-    if !is_x86(spec) || spec.domain_type != "kvm" {
-        return clock;
-    }
-    let timer = |name: &str| Element::new("timer").with_attr("name", name);
-    clock
-        .with_child(timer("rtc").with_attr("tickpolicy", "catchup"))
-        .with_child(timer("pit").with_attr("tickpolicy", "delay"))
-        .with_child(timer("hpet").with_attr("present", "no"))
 }
 
 /// A guest that puts itself to sleep looks stopped to everybody; x86 guests are told they cannot.
@@ -259,170 +259,8 @@ fn power_management(spec: &DomainSpec) -> Option<Element<'static>> {
     })
 }
 
-fn devices(spec: &DomainSpec, machine: &Machine) -> Element<'static> {
-    let spice = spec.graphics.contains(&GraphicsType::Spice);
-    let emulator =
-        spec.emulator.as_ref().map(|emulator| Element::new("emulator").with_text(emulator));
-    let mut devices =
-        Element::new("devices")
-            .with_children(emulator)
-            .with_children(spec.disks.iter().map(disk))
-            .with_children(controllers(spec, machine))
-            .with_children(spec.nics.iter().map(nic))
-            .with_child(
-                Element::new("serial")
-                    .with_attr("type", "pty")
-                    .with_child(Element::new("target").with_attr("port", "0")),
-            )
-            .with_child(Element::new("console").with_attr("type", "pty").with_child(
-                Element::new("target").with_attr("type", "serial").with_attr("port", "0"),
-            ))
-            .with_child(channel("unix", GUEST_AGENT_CHANNEL))
-            .with_children(spice.then(|| channel("spicevmc", "com.redhat.spice.0")));
-    if is_graphical(spec) {
-        // Without a tablet the pointer on the console and the guest's drift apart.
-        devices = devices
-            .with_child(Element::new("input").with_attr("type", "tablet").with_attr("bus", "usb"))
-            .with_children(spec.graphics.iter().filter_map(graphics))
-            .with_child(video(spec));
-    }
-    devices
-        .with_child(Element::new("memballoon").with_attr("model", "virtio"))
-        .with_children(spec.rng.then(rng))
-}
-
-fn channel(r#type: &str, name: &str) -> Element<'static> {
-    Element::new("channel")
-        .with_attr("type", r#type)
-        .with_child(Element::new("target").with_attr("type", "virtio").with_attr("name", name))
-}
-
-fn rng() -> Element<'static> {
-    let backend = Element::new("backend").with_attr("model", "random").with_text("/dev/urandom");
-    Element::new("rng").with_attr("model", "virtio").with_child(backend)
-}
-
-fn video(spec: &DomainSpec) -> Element<'static> {
-    let model = spec
-        .video_model
-        .as_ref()
-        .map(|model| Element::new("model").with_attr("type", model).with_attr("heads", "1"));
-    Element::new("video").with_children(model)
-}
-
-/// Consoles listen on loopback alone: who may see one is decided by the daemon.
-fn graphics(kind: &GraphicsType) -> Option<Element<'static>> {
-    let r#type = match kind {
-        GraphicsType::Vnc => "vnc",
-        GraphicsType::Spice => "spice",
-        GraphicsType::None => return None,
-    };
-    Some(
-        Element::new("graphics")
-            .with_attr("type", r#type)
-            .with_attr("port", "-1")
-            .with_attr("autoport", "yes")
-            .with_attr("listen", "127.0.0.1")
-            .with_child(
-                Element::new("listen")
-                    .with_attr("type", "address")
-                    .with_attr("address", "127.0.0.1"),
-            ),
-    )
-}
-
-fn controllers(spec: &DomainSpec, machine: &Machine) -> Vec<Element<'static>> {
-    let controller = |r#type: &str, model: &str| {
-        Element::new("controller").with_attr("type", r#type).with_attr("model", model)
-    };
-    let mut controllers = Vec::new();
-    let scsi = spec.disks.iter().any(|disk| disk.bus == DiskBus::Scsi);
-    if scsi && !machine.test {
-        controllers.push(controller("scsi", "virtio-scsi"));
-    }
-    if machine.pcie && spec.spare_ports > 0 && !machine.test {
-        // libvirt fills explicit ports before it adds any, so each device has one counted here.
-        let disks = spec.disks.iter().filter(|disk| disk.bus == DiskBus::Virtio).count();
-        // virtio-serial, the balloon, and USB, which libvirt adds to every x86 machine and to those
-        // with a tablet.
-        let fixed = 2 + usize::from(machine.x86 || is_graphical(spec));
-        let taken = disks + spec.nics.len() + usize::from(scsi) + usize::from(spec.rng) + fixed;
-        // libvirt numbers them in order, and takes number 0 for the root complex.
-        controllers.push(controller("pci", "pcie-root"));
-        for _ in 0..taken + usize::from(spec.spare_ports) {
-            controllers.push(controller("pci", "pcie-root-port"));
-        }
-    }
-    controllers
-}
-
-fn disk(spec: &DiskSpec) -> Element<'static> {
-    let device = match spec.device {
-        DiskDevice::Disk => "disk",
-        DiskDevice::Cdrom => "cdrom",
-        DiskDevice::Floppy => "floppy",
-        DiskDevice::Lun => "lun",
-    };
-    let (source_type, source) = match &spec.source {
-        DiskSource::Volume { path, r#type, .. } if r#type == "file" => {
-            ("file", Some(Element::new("source").with_attr("file", path)))
-        }
-        DiskSource::Volume { path, r#type, .. } if r#type == "block" => {
-            ("block", Some(Element::new("source").with_attr("dev", path)))
-        }
-        // How a network volume is reached is the pool's knowledge.
-        DiskSource::Volume { pool, volume, .. } => (
-            "volume",
-            Some(Element::new("source").with_attr("pool", pool).with_attr("volume", volume)),
-        ),
-        DiskSource::File(path) => ("file", Some(Element::new("source").with_attr("file", path))),
-        DiskSource::Empty => ("file", None),
-    };
-    // What the guest frees is given back to the pool; a drive that is only read frees nothing.
-    let writable = spec.device == DiskDevice::Disk && !spec.read_only;
-    let driver = Element::new("driver")
-        .with_attr("name", "qemu")
-        .with_attr_if("type", spec.format.as_ref())
-        .with_attr_if("discard", writable.then_some("unmap"));
-    Element::new("disk")
-        .with_attr("type", source_type)
-        .with_attr("device", device)
-        .with_child(driver)
-        .with_children(source)
-        .with_child(
-            Element::new("target")
-                .with_attr("dev", &spec.target)
-                .with_attr("bus", spec.bus.as_str()),
-        )
-        .with_children(
-            (spec.read_only || spec.device == DiskDevice::Cdrom).then(|| Element::new("readonly")),
-        )
-        .with_children(spec.serial.as_ref().map(|serial| Element::new("serial").with_text(serial)))
-        .with_children(boot(spec.boot_order))
-}
-
 fn boot(order: Option<u32>) -> Option<Element<'static>> {
     order.map(|order| Element::new("boot").with_attr("order", order.to_string()))
-}
-
-fn nic(spec: &NicSpec) -> Element<'static> {
-    let (r#type, attribute) = match spec.source_type {
-        NicSourceType::Network => ("network", Some("network")),
-        NicSourceType::Bridge => ("bridge", Some("bridge")),
-        NicSourceType::Direct => ("direct", Some("dev")),
-        NicSourceType::User => ("user", None),
-    };
-    let source = attribute.zip(spec.source.as_ref()).map(|(attribute, name)| {
-        let bridged = (spec.source_type == NicSourceType::Direct).then_some("bridge");
-        Element::new("source").with_attr(attribute, name).with_attr_if("mode", bridged)
-    });
-    Element::new("interface")
-        .with_attr("type", r#type)
-        .with_children(spec.mac.as_ref().map(|mac| Element::new("mac").with_attr("address", mac)))
-        .with_children(source)
-        .with_child(Element::new("model").with_attr("type", &spec.model))
-        .with_children((!spec.link_up).then(|| Element::new("link").with_attr("state", "down")))
-        .with_children(boot(spec.boot_order))
 }
 
 #[cfg(test)]

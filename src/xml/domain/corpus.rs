@@ -142,6 +142,7 @@ fn stating_what_already_is_touches_nothing() {
             max_vcpus: Some(vm.max_vcpus),
             boot: Some(vm.os.boot.iter().map(|word| device(word)).collect()),
             labels: Some(vm.labels),
+            ..DomainEdit::default()
         };
         assert_eq!(edit::apply(&xml, &same).unwrap(), xml, "{name}");
     }
@@ -225,7 +226,9 @@ fn edits() -> impl Strategy<Value = DomainEdit> {
             let (vcpus, max_vcpus) = vcpus.unwrap_or_default();
             let small = |n: Option<u64>| n.and_then(|n| u32::try_from(n).ok());
             let (vcpus, max_vcpus) = (small(vcpus), small(max_vcpus));
-            DomainEdit { description, memory_mib, max_memory_mib, vcpus, max_vcpus, boot, labels }
+            let edit =
+                DomainEdit { description, memory_mib, max_memory_mib, ..DomainEdit::default() };
+            DomainEdit { vcpus, max_vcpus, boot, labels, ..edit }
         })
 }
 
@@ -257,6 +260,14 @@ proptest! {
                     expected.disks.iter_mut().for_each(|disk| disk.boot_order = None);
                     expected.networks.iter_mut().for_each(|nic| nic.boot_order = None);
                 }
+            }
+            // Sockets make up for another number of CPUs.
+            let sockets = after.cpu.as_ref().and_then(|cpu| cpu.topology.map(|t| t.sockets));
+            let topology = expected.cpu.as_mut().and_then(|cpu| cpu.topology.as_mut());
+            if let (Some(topology), Some(sockets)) = (topology, sockets)
+                && edit.max_vcpus.is_some()
+            {
+                topology.sockets = sockets;
             }
             expected.labels = edit.labels.clone().unwrap_or(before.labels);
             prop_assert_eq!(&after, &expected, "{}", name);

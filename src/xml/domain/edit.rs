@@ -13,7 +13,16 @@ use crate::model::vm_request::BootDevice;
 use crate::xml::tree::{Document, Element};
 use crate::xml::units;
 
+use super::author::{self, DiskSpec, SeedSpec};
 use super::{METADATA_URI, view};
+
+mod cpu;
+mod devices;
+mod hardware;
+
+pub use cpu::{CpuEdit, pins};
+pub use devices::{DiskEdit, NicEdit, nic_alone};
+pub use hardware::HardwareEdit;
 
 /// The order of a domain's elements in libvirt's own output, as far as Vapor adds any.
 const DOMAIN_ORDER: &[&str] = &[
@@ -84,12 +93,48 @@ const OS_ORDER: &[&str] = &[
     "smbios",
 ];
 
+/// The same for what stands in `<devices>`.
+const DEVICES_ORDER: &[&str] = &[
+    "emulator",
+    "disk",
+    "controller",
+    "lease",
+    "filesystem",
+    "interface",
+    "smartcard",
+    "serial",
+    "parallel",
+    "console",
+    "channel",
+    "input",
+    "tpm",
+    "graphics",
+    "sound",
+    "audio",
+    "video",
+    "hostdev",
+    "redirdev",
+    "redirfilter",
+    "hub",
+    "watchdog",
+    "memballoon",
+    "rng",
+    "nvram",
+    "panic",
+    "shmem",
+    "memory",
+    "iommu",
+    "vsock",
+];
+
 /// The most virtual CPUs that libvirt knows (`VIR_DOMAIN_CPUMASK_LEN`).
 const MAX_VCPUS: u32 = 16_384;
 
 /// What shall change; what is absent stays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DomainEdit {
+    /// Empty removes it.
+    pub title: Option<String>,
     /// Empty removes it.
     pub description: Option<String>,
     /// MiB.
@@ -103,6 +148,14 @@ pub struct DomainEdit {
     pub boot: Option<Vec<BootDevice>>,
     /// Replaces all labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// By target.
+    pub disks: BTreeMap<String, DiskEdit>,
+    /// By MAC.
+    pub nics: BTreeMap<String, NicEdit>,
+    pub cpu: CpuEdit,
+    pub hardware: HardwareEdit,
+    /// A further disk, which cloud-init reads.
+    pub seed: Option<(DiskSpec, SeedSpec)>,
 }
 
 /// The definition after the edit. `Impossible` if the values contradict each other or what the
@@ -112,16 +165,36 @@ pub fn apply(xml: &str, edit: &DomainEdit) -> Result<String> {
     let mut document = Document::parse(xml)?;
     let domain = document.root_mut();
     view::expect_domain(domain)?;
-    if let Some(text) = &edit.description {
-        description(domain, text);
-    }
+    words(domain, "title", edit.title.as_deref());
+    words(domain, "description", edit.description.as_deref());
+    // What is replaced cannot stand against the memory and the number of CPUs.
+    cpu::clear(domain, &edit.cpu);
     memory(domain, edit.memory_mib, edit.max_memory_mib)?;
     vcpus(domain, edit.vcpus, edit.max_vcpus)?;
+    cpu::apply(domain, &edit.cpu);
+    hardware::apply(domain, &edit.hardware)?;
     if let Some(devices) = &edit.boot {
         boot(domain, devices)?;
     }
     if let Some(wanted) = &edit.labels {
         labels(domain, wanted);
+    }
+    if let Some(new) = &edit.seed {
+        seed(domain, new);
+    }
+    for (target, wanted) in &edit.disks {
+        devices::disk(domain, target, wanted)?;
+    }
+    for (mac, wanted) in &edit.nics {
+        devices::nic(domain, mac, wanted)?;
+    }
+    let orders = edit.disks.values().map(|disk| disk.boot_order);
+    let mut orders = orders.chain(edit.nics.values().map(|nic| nic.boot_order)).flatten();
+    // libvirt allows no list beside the orders of devices.
+    if orders.any(|order| order > 0)
+        && let Some(os) = domain.child_mut("os")
+    {
+        os.retain_elements(|element| !element.is("boot"));
     }
     document.to_xml()
 }
@@ -184,11 +257,11 @@ fn set_child_text(domain: &mut Element<'_>, name: &'static str, text: String) {
     }
 }
 
-fn description(domain: &mut Element<'_>, text: &str) {
-    if text.is_empty() {
-        domain.remove_child("description");
-    } else {
-        set_child_text(domain, "description", text.to_owned());
+fn words(domain: &mut Element<'_>, name: &'static str, text: Option<&str>) {
+    match text {
+        None => {}
+        Some("") => drop(domain.remove_child(name)),
+        Some(text) => set_child_text(domain, name, text.to_owned()),
     }
 }
 
@@ -369,18 +442,37 @@ fn boot(domain: &mut Element<'_>, wanted: &[BootDevice]) -> Result<()> {
     Ok(())
 }
 
+/// Vapor's own metadata, which are added where there are none.
+fn own_metadata<'a, 'b>(domain: &'a mut Element<'b>) -> Option<&'a mut Element<'b>> {
+    if domain.child("metadata").is_none() {
+        domain.insert_child_in_order(Element::new("metadata"), DOMAIN_ORDER);
+    }
+    let metadata = domain.child_mut("metadata")?;
+    if metadata.child_in(METADATA_URI, "vm").is_none() {
+        metadata.push_child(Element::new_in(METADATA_URI, "vapor:vm", "xmlns:vapor"));
+    }
+    metadata.child_in_mut(METADATA_URI, "vm")
+}
+
+/// Adds a disk that cloud-init reads, and notes which it is.
+fn seed(domain: &mut Element<'_>, new: &(DiskSpec, SeedSpec)) {
+    let (disk, noted) = new;
+    if let Some(devices) = domain.child_mut("devices") {
+        devices.insert_child_in_order(author::disk(disk), DEVICES_ORDER);
+    }
+    if let Some(own) = own_metadata(domain) {
+        // What is noted of a disk that is gone.
+        own.retain_elements(|element| !element.is_in(METADATA_URI, "seed"));
+        let element = noted.write_to(Element::new_beside(own, "seed"));
+        own.push_child(element);
+    }
+}
+
 fn labels(domain: &mut Element<'_>, wanted: &BTreeMap<String, String>) {
     if view::of(domain).vm.labels == *wanted {
         return;
     }
-    if domain.child("metadata").is_none() {
-        domain.insert_child_in_order(Element::new("metadata"), DOMAIN_ORDER);
-    }
-    let Some(metadata) = domain.child_mut("metadata") else { return };
-    if metadata.child_in(METADATA_URI, "vm").is_none() {
-        metadata.push_child(Element::new_in(METADATA_URI, "vapor:vm", "xmlns:vapor"));
-    }
-    let Some(own) = metadata.child_in_mut(METADATA_URI, "vm") else { return };
+    let Some(own) = own_metadata(domain) else { return };
     let key = |label: &Element<'_>| label.attr("key").map(|key| key.into_owned());
     let mut seen: Vec<String> = Vec::new();
     own.retain_elements(|element| {

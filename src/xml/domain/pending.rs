@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::model::vm_request::{
+    CpuFeature, CpuMode, CpuPin, CpuRequest, DevicesRequest, FeaturePolicy,
+};
 use crate::model::{Disk, Nic, Pending, PendingChange, Vm};
 
 /// Kinds of devices that a user adds and removes; the others libvirt adds by itself.
@@ -33,6 +36,7 @@ const PLUGGABLE: &[&str] = &[
 pub fn pending(live: &Vm, inactive: &Vm) -> Option<Pending> {
     let mut changes = Changes(Vec::new());
     changes.compare("name", &live.name, &inactive.name);
+    changes.compare("title", &live.title, &inactive.title);
     changes.compare("description", &live.description, &inactive.description);
     // A guest whose balloon is at rest has all its memory, whatever the definition asks for; it
     // would begin the next boot in the same way.
@@ -47,14 +51,24 @@ pub fn pending(live: &Vm, inactive: &Vm) -> Option<Pending> {
     changes.compare("os.architecture", &live.os.architecture, &inactive.os.architecture);
     changes.compare("os.machine", &live.os.machine, &inactive.os.machine);
     changes.compare("os.firmware", &live.os.firmware, &inactive.os.firmware);
+    changes.compare("os.secure_boot", &live.os.secure_boot, &inactive.os.secure_boot);
+    changes.compare("os.enrolled_keys", &live.os.enrolled_keys, &inactive.os.enrolled_keys);
     changes.compare("os.domain_type", &live.os.domain_type, &inactive.os.domain_type);
     changes.compare("os.variant", &live.os.variant, &inactive.os.variant);
     changes.compare("os.boot", &live.os.boot, &inactive.os.boot);
+    changes.compare("os.direct_boot", &live.os.direct_boot, &inactive.os.direct_boot);
+    cpu(&mut changes, live.cpu.as_deref(), inactive.cpu.as_deref());
+    changes.compare("memory_options", &live.memory_options, &inactive.memory_options);
+    // libvirt shows where the clock stands now, which says nothing of how it begins.
+    if inactive.clock.is_some() {
+        changes.compare("clock", &live.clock, &inactive.clock);
+    }
     changes.compare("labels", &live.labels, &inactive.labels);
     disks(&mut changes, &live.disks, &inactive.disks);
     nics(&mut changes, &live.networks, &inactive.networks);
     let types = |vm: &Vm| vm.graphics.iter().map(|g| g.r#type.clone()).collect::<Vec<_>>();
     changes.compare("graphics", &types(live), &types(inactive));
+    hardware(&mut changes, live.hardware.as_deref(), inactive.hardware.as_deref());
     changes.compare("devices", &devices(live), &devices(inactive));
     (!changes.0.is_empty()).then_some(Pending { changes: changes.0 })
 }
@@ -67,6 +81,61 @@ impl Changes {
             let (running, next_boot) = (json!(running), json!(next_boot));
             self.0.push(PendingChange { field: field.to_owned(), running, next_boot });
         }
+    }
+}
+
+/// While a VM runs, libvirt shows the CPU that came of the one that the definition asks for: the
+/// model that `host-model` stands for, and every feature that the model turned out to have.
+fn cpu(changes: &mut Changes, live: Option<&CpuRequest>, inactive: Option<&CpuRequest>) {
+    let usual = CpuRequest::default();
+    let (a, b) = (live.unwrap_or(&usual), inactive.unwrap_or(&usual));
+    let custom = Some(CpuMode::Custom);
+    let came_of = |wanted: Option<CpuMode>| {
+        matches!(wanted, None | Some(CpuMode::HostModel)) && a.mode == custom
+    };
+    if !came_of(b.mode) {
+        changes.compare("cpu.mode", &a.mode, &b.mode);
+        changes.compare("cpu.model", &a.model, &b.model);
+        let features = |of: &CpuRequest| of.features.clone().unwrap_or_default();
+        let (running, wanted) = (features(a), features(b));
+        if !wanted.iter().all(|wanted| is_held(&running, wanted)) {
+            changes.compare("cpu.features", &running, &wanted);
+        }
+    }
+    changes.compare("cpu.topology", &a.topology, &b.topology);
+    // Unpinned while it runs, a virtual CPU is pinned to all CPUs of the host.
+    let wanted = b.pinning.as_deref().unwrap_or_default();
+    let is_wanted = |pin: &&CpuPin| wanted.iter().any(|wanted| wanted.vcpu == pin.vcpu);
+    let running: Vec<_> = a.pinning.iter().flatten().filter(is_wanted).cloned().collect();
+    changes.compare("cpu.pinning", &running.as_slice(), &wanted);
+    changes.compare("cpu.numa", &a.numa, &b.numa);
+}
+
+/// Whether a running CPU has a feature as it is asked for.
+fn is_held(running: &[CpuFeature], wanted: &CpuFeature) -> bool {
+    use FeaturePolicy::{Disable, Forbid, Force, Optional, Require};
+    let found = running.iter().find(|found| found.name == wanted.name).map(|found| found.policy);
+    match wanted.policy {
+        Optional => true,
+        Force | Require => matches!(found, Some(Force | Require)),
+        Disable | Forbid => matches!(found, None | Some(Disable | Forbid)),
+    }
+}
+
+/// What the count of devices does not tell.
+fn hardware(
+    changes: &mut Changes,
+    live: Option<&DevicesRequest>,
+    inactive: Option<&DevicesRequest>,
+) {
+    let (Some(a), Some(b)) = (live, inactive) else { return };
+    if let (Some(running), Some(next)) = (&a.watchdog, &b.watchdog) {
+        changes.compare("devices.watchdog.action", &running.action, &next.action);
+    }
+    let cid = |of: &DevicesRequest| of.vsock.as_ref().and_then(|vsock| vsock.cid);
+    // One that is chosen at each start is shown while the VM runs.
+    if cid(b).is_some() {
+        changes.compare("devices.vsock.cid", &cid(a), &cid(b));
     }
 }
 
@@ -86,6 +155,10 @@ fn disks(changes: &mut Changes, live: &[Disk], inactive: &[Disk]) {
                 changes.compare(&field("shareable"), &a.shareable, &b.shareable);
                 changes.compare(&field("boot_order"), &a.boot_order, &b.boot_order);
                 changes.compare(&field("serial"), &a.serial, &b.serial);
+                changes.compare(&field("cache"), &a.cache, &b.cache);
+                changes.compare(&field("io"), &a.io, &b.io);
+                changes.compare(&field("discard"), &a.discard, &b.discard);
+                changes.compare(&field("iothread"), &a.iothread, &b.iothread);
             }
             (a, b) => changes.compare(&format!("disks.{name}"), &disk(a), &disk(b)),
         }
@@ -108,6 +181,22 @@ fn nics(changes: &mut Changes, live: &[Nic], inactive: &[Nic]) {
                 changes.compare(&field("model"), &a.model, &b.model);
                 changes.compare(&field("link_up"), &a.link_up, &b.link_up);
                 changes.compare(&field("boot_order"), &a.boot_order, &b.boot_order);
+                // A running NIC also has what its network's port group says.
+                if b.vlan.is_some() {
+                    changes.compare(&field("vlan"), &a.vlan, &b.vlan);
+                }
+                if b.inbound.is_some() {
+                    changes.compare(&field("inbound"), &a.inbound, &b.inbound);
+                }
+                if b.outbound.is_some() {
+                    changes.compare(&field("outbound"), &a.outbound, &b.outbound);
+                }
+                if b.isolated.is_some() {
+                    changes.compare(&field("isolated"), &a.isolated, &b.isolated);
+                }
+                if b.mode.is_some() {
+                    changes.compare(&field("mode"), &a.mode, &b.mode);
+                }
             }
             (a, b) => changes.compare(&format!("networks.{name}"), &nic(a), &nic(b)),
         }
@@ -180,6 +269,7 @@ mod tests {
             max_vcpus: Some(3),
             boot: Some(vec![crate::model::vm_request::BootDevice::Network]),
             labels: Some(BTreeMap::new()),
+            ..DomainEdit::default()
         };
         let fields: Vec<_> = changes(&edit::apply(INACTIVE, &edit).unwrap());
         assert_eq!(

@@ -8,13 +8,17 @@
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
+use crate::model::vm_request::{DiskCache, DiskDiscard, DiskIo};
 use crate::model::{
-    Device, Disk, DiskDevice, Graphics, GuestAgentState, Nic, NicSource, Vm, VmOs, VolumeRef,
+    CloudInitState, Device, Disk, DiskDevice, Graphics, GuestAgentState, Nic, NicSource, Tpm, Vm,
+    VmDirectBoot, VmOs, VolumeRef, VolumeUse,
 };
 use crate::xml::tree::{Document, Element, shown};
 use crate::xml::units;
 
-use super::{GUEST_AGENT_CHANNEL, LIBOSINFO_URI, METADATA_URI};
+use super::{GUEST_AGENT_CHANNEL, LIBOSINFO_URI, METADATA_URI, ignition};
+
+pub(super) mod details;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -28,6 +32,34 @@ pub struct DomainView {
     pub guest_agent: GuestAgentState,
     /// Vapor's word for the kind of guest, such as `linux`, if Vapor made the VM.
     pub os_type_word: Option<String>,
+    /// What the VM reads besides its disks: the backing chains that libvirt tells, the targets of
+    /// copies under way, and the file of its Ignition config.
+    pub below: Vec<DiskPlace>,
+}
+
+/// Where a disk, or what it stands on, lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskPlace {
+    pub place: Place,
+    pub r#as: VolumeUse,
+}
+
+/// A file, a device or a volume by its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Path(Box<str>),
+    Volume(Box<VolumeRef>),
+}
+
+/// The places of a VM's own disks.
+pub fn places(disks: &[Disk]) -> impl Iterator<Item = Place> {
+    disks.iter().filter_map(|disk| {
+        let source = disk.source.as_deref()?;
+        Some(match disk.volume.as_ref().filter(|_| disk.source_type == "volume") {
+            Some(volume) => Place::Volume(Box::new(volume.clone())),
+            None => Place::Path(source.into()),
+        })
+    })
 }
 
 /// The VM that a domain XML describes. `InvalidDefinition` if it is not a domain XML at all.
@@ -63,6 +95,10 @@ pub(super) fn of(domain: &Element<'_>) -> DomainView {
                 .and_then(|text| Uuid::parse_str(&text).ok())
                 .unwrap_or_default(),
             name: domain.child("name").map(|name| name.text().into_owned()).unwrap_or_default(),
+            title: domain
+                .child("title")
+                .map(|title| title.text().into_owned())
+                .filter(|title| !title.is_empty()),
             description: domain
                 .child("description")
                 .map(|description| description.text().into_owned())
@@ -70,15 +106,21 @@ pub(super) fn of(domain: &Element<'_>) -> DomainView {
             ..Vm::default()
         },
         os_type_word: None,
+        below: Vec::new(),
     };
     (view.vm.memory, view.vm.max_memory) = memory(domain);
     (view.vm.vcpus, view.vm.max_vcpus) = vcpus(domain);
     devices(domain, &mut view);
+    details::read(domain, &mut view.vm);
     view.vm.os = os(domain);
     if view.vm.os.boot.is_empty() {
         view.vm.os.boot = boot_by_order(&view.vm);
     }
     metadata(domain, &mut view);
+    if let Some(file) = ignition::file(domain) {
+        let place = Place::Path(file.into());
+        view.below.push(DiskPlace { place, r#as: VolumeUse::Ignition });
+    }
     view
 }
 
@@ -114,8 +156,35 @@ fn os(domain: &Element<'_>) -> VmOs {
         None if found.r#type == "hvm" => "bios".to_owned(),
         None => String::new(),
     };
+    firmware(os, &mut found);
+    found.direct_boot = os.find_text("kernel").map(|kernel| {
+        let text = |name: &str| os.find_text(name);
+        Box::new(VmDirectBoot { kernel, initrd: text("initrd"), cmdline: text("cmdline") })
+    });
     found.boot = os.children("boot").map(|boot| text(boot, "dev")).collect();
     found
+}
+
+/// What the firmware can do and where it keeps its variables: as libvirt's auto-selection says it,
+/// and as others say it who name the images themselves.
+fn firmware(os: &Element<'_>, found: &mut VmOs) {
+    let feature = |name: &str| {
+        let mut features = os.child("firmware")?.children("feature");
+        let feature = features.find(|feature| feature.attr("name").as_deref() == Some(name))?;
+        Some(feature.attr("enabled").as_deref() == Some("yes"))
+    };
+    let secure_loader = || os.find_attr("loader", "secure").as_deref() == Some("yes");
+    found.secure_boot = feature("secure-boot").unwrap_or_else(secure_loader);
+    found.enrolled_keys = feature("enrolled-keys").filter(|_| found.secure_boot);
+    let store = os.find_attr("varstore", "path");
+    let nvram = os.child("nvram").and_then(|nvram| {
+        let source = nvram
+            .child("source")
+            .and_then(|source| source_name(&nvram.attr("type").unwrap_or_default(), source));
+        let text = || Some(nvram.text().trim().to_owned()).filter(|path| !path.is_empty());
+        source.or_else(text)
+    });
+    found.nvram = nvram.or(store);
 }
 
 /// The boot devices of a definition that numbers its devices instead of listing them.
@@ -144,7 +213,10 @@ fn devices(domain: &Element<'_>, view: &mut DomainView) {
     let Some(devices) = domain.child("devices") else { return };
     for element in devices.elements().filter(|element| element.namespace().is_none()) {
         match element.name() {
-            "disk" => view.vm.disks.push(disk(element)),
+            "disk" => {
+                view.vm.disks.push(disk(element));
+                below(element, &mut view.below);
+            }
             "interface" => view.vm.networks.push(nic(element)),
             "graphics" => view.vm.graphics.push(graphics(element)),
             // The program that plays the devices, not one of them.
@@ -157,6 +229,9 @@ fn devices(domain: &Element<'_>, view: &mut DomainView) {
                         Some("connected") => GuestAgentState::Connected,
                         _ => GuestAgentState::NotConnected,
                     };
+                }
+                if name == "tpm" {
+                    view.vm.tpm = Some(tpm(element));
                 }
                 view.vm.devices.push(device(element));
             }
@@ -198,6 +273,29 @@ fn disk(element: &Element<'_>) -> Disk {
         shareable: element.child("shareable").is_some(),
         boot_order: boot_order(element),
         serial: element.find_text("serial"),
+        cache: details::driver(element, "cache", DiskCache::of),
+        io: details::driver(element, "io", DiskIo::of),
+        discard: details::driver(element, "discard", DiskDiscard::of),
+        iothread: details::driver(element, "iothread", |number| number.parse().ok()),
+    }
+}
+
+/// The chain under a disk or under the target of a copy.
+fn below(element: &Element<'_>, places: &mut Vec<DiskPlace>) {
+    for (name, r#as) in [("mirror", VolumeUse::Disk), ("backingStore", VolumeUse::Backing)] {
+        let Some(layer) = element.child(name) else { continue };
+        if let Some(source) = layer.child("source") {
+            let names = (source.attr("pool"), source.attr("volume"));
+            let r#type = layer.attr("type").unwrap_or_default();
+            let place = match names {
+                (Some(pool), Some(volume)) => {
+                    Some(Place::Volume(Box::new(VolumeRef::new(pool, volume))))
+                }
+                _ => source_name(&r#type, source).map(|path| Place::Path(path.into())),
+            };
+            places.extend(place.map(|place| DiskPlace { place, r#as }));
+        }
+        below(layer, places);
     }
 }
 
@@ -263,6 +361,11 @@ fn nic(element: &Element<'_>) -> Nic {
         link_up: element.find_attr("link", "state").as_deref() != Some("down"),
         boot_order: boot_order(element),
         alias: alias(element),
+        mode: details::mode(element),
+        vlan: details::vlan(element),
+        inbound: details::limit(element, "inbound"),
+        outbound: details::limit(element, "outbound"),
+        isolated: (element.find_attr("port", "isolated").as_deref() == Some("yes")).then_some(true),
     }
 }
 
@@ -279,6 +382,15 @@ fn graphics(element: &Element<'_>) -> Graphics {
         // libvirt writes -1 as long as it has not chosen one.
         port: element.attr("port").and_then(|port| port.parse().ok()).filter(|port| *port != 0),
         autoport: element.attr("autoport").as_deref() == Some("yes"),
+    }
+}
+
+fn tpm(element: &Element<'_>) -> Tpm {
+    let backend = |name| element.find_attr("backend", name);
+    Tpm {
+        model: element.attr("model").map(|model| model.into_owned()).unwrap_or_default(),
+        backend: backend("type").unwrap_or_default(),
+        version: backend("version").filter(|version| version != "default"),
     }
 }
 
@@ -315,7 +427,24 @@ fn metadata(domain: &Element<'_>, view: &mut DomainView) {
             "owner" => view.vm.owner = text(),
             "created" => view.vm.created_at = text().and_then(|text| text.parse().ok()),
             "os-type" => view.os_type_word = text(),
+            "seed" => view.vm.cloud_init = seed(element, &view.vm.disks),
+            "ignition" => {
+                view.vm.ignition = ignition::state(element, domain, &view.vm.disks);
+            }
             _ => {}
         }
     }
+}
+
+/// What cloud-init reads, as long as the disk is there.
+fn seed(element: &Element<'_>, disks: &[Disk]) -> Option<CloudInitState> {
+    let attr = |name: &str| element.attr(name).map(|value| value.into_owned());
+    let target = attr("target")?;
+    let disk = disks.iter().find(|disk| disk.target == target && disk.read_only)?;
+    Some(CloudInitState {
+        volume: disk.volume.clone(),
+        target,
+        instance_id: attr("instance-id").unwrap_or_default(),
+        hostname: attr("hostname"),
+    })
 }

@@ -12,10 +12,12 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
+debian=$root/tests/lab/debian.sh
 out=${VAPOR_LAB:-$root/target/lab}/guest
-kernel_package=linux-image-cloud-amd64
 modules=(virtio_pci virtio_blk virtio_net virtio_console virtio_balloon virtio_rng virtio_scsi
-    button evdev)
+    button evdev sr_mod qemu_fw_cfg)
+
+. "$root/tests/lab/debian.sh"
 
 say() { printf 'guest: %s\n' "$*" >&2; }
 
@@ -34,19 +36,18 @@ complete() { # with the given stamp, or any
 # Each test that needs the guest asks for it, so the usual answer must be quick: nothing that the
 # guest is made of has been touched since it was made.
 if [ "${1:-}" != --force ] && complete &&
-    [ -z "$(find "$here" /bin/busybox -newer "$out/stamp" -print -quit)" ] &&
+    [ -z "$(find "$here" "$debian" /bin/busybox -newer "$out/stamp" -print -quit)" ] &&
     [ -z "$(find /var/lib/apt/lists -maxdepth 0 -newer "$out/stamp")" ]; then
     echo "$out"
     exit 0
 fi
 
-candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: //p'; }
-
 # What the result depends on.
 stamp=$({
     find "$here" -type f -not -name '*.md' | LC_ALL=C sort | xargs sha256sum | sed "s#$here##"
-    candidate $kernel_package
+    candidate linux-image-cloud-amd64
     candidate qemu-guest-agent
+    sha256sum <"$debian"
     sha256sum /bin/busybox
 } | sha256sum | cut -d' ' -f1)
 
@@ -62,31 +63,11 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 mkdir "$work/debs" "$work/tree"
 
-fetch() { # package names; leaves the .deb files in $work/debs
-    (cd "$work/debs" && apt-get -qq -o APT::Sandbox::User=root download "$@" >&2)
-}
-
-refresh() {
-    say 'asking for new package lists'
-    if [ "$(id -u)" = 0 ]; then apt-get -qq update >&2; else sudo apt-get -qq update >&2; fi
-}
-
 say 'fetching kernel and guest agent'
-# Old lists name versions that the archive no longer has.
-[ -n "$(candidate $kernel_package)" ] || refresh
-fetch $kernel_package qemu-guest-agent || { refresh && fetch $kernel_package qemu-guest-agent; }
-# The package of that name is empty and depends on the kernel itself.
-image=$(dpkg-deb -f "$work/debs/$kernel_package"_*.deb Depends | grep -o 'linux-image-[^ ,]*' | head -n 1)
-fetch "$image" || { refresh && fetch "$image"; }
-for deb in "$work/debs/$image"_*.deb "$work/debs"/qemu-guest-agent_*.deb; do
-    dpkg -x "$deb" "$work/tree"
-done
-# Debian 13 has /usr/lib/modules, Debian 12 /lib/modules: one place, where depmod looks.
-if [ ! -d "$work/tree/lib/modules" ]; then
-    mkdir -p "$work/tree/lib"
-    ln -s ../usr/lib/modules "$work/tree/lib/modules"
-fi
-release=$(basename "$work/tree/lib/modules"/*)
+[ -n "$(candidate linux-image-cloud-amd64)" ] || refresh_lists
+release=$(unpack_kernel "$work/tree")
+fetch_debs "$work/debs" qemu-guest-agent
+dpkg -x "$work/debs"/qemu-guest-agent_*.deb "$work/tree"
 
 say "packing $release"
 guest=$work/guest
@@ -97,20 +78,7 @@ cp /bin/busybox "$guest/bin/busybox"
     [ -e "$guest/bin/$applet" ] || ln -s busybox "$guest/bin/$applet"
 done
 
-# Modules with what they need, in an order that loads; those built into the kernel are not named.
-depmod -b "$work/tree" "$release"
-for module in "${modules[@]}"; do
-    modprobe -d "$work/tree" -S "$release" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
-done | awk '!seen[$0]++' | while read -r file; do
-    name=$(basename "$file")
-    case $name in
-        *.xz) xz -dc "$file" >"$guest/modules/${name%.xz}" ;;
-        *.zst) zstd -qdc "$file" >"$guest/modules/${name%.zst}" ;;
-        *) cp "$file" "$guest/modules/$name" ;;
-    esac
-    name=${name%.xz}
-    echo "${name%.zst}" >>"$guest/modules/order"
-done
+pack_modules "$work/tree" "$release" "$guest" "${modules[@]}"
 
 # The agent with every library it loads; the host is of the same release, so its libraries fit.
 agent=$(find "$work/tree/usr" -name qemu-ga -type f)
@@ -130,8 +98,7 @@ new=$work/new
 mkdir "$new"
 cp "$work/tree/boot/vmlinuz-$release" "$new/vmlinuz"
 chmod 644 "$new/vmlinuz"
-(cd "$guest" && find . -print0 | LC_ALL=C sort -z |
-    cpio --quiet -0 -o -H newc -R 0:0 --reproducible) | gzip -9n >"$new/initrd.img"
+pack_initramfs "$guest" "$new/initrd.img"
 
 # A CD that is a hard disk, too: the same bytes boot from either, so the disk is that CD in qcow2.
 boot_image() { # name, extra kernel arguments

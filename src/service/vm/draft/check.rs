@@ -59,6 +59,11 @@ pub(in crate::service::vm) fn is_xml_char(c: char) -> bool {
     is_xml_text(c.encode_utf8(&mut [0; 4]))
 }
 
+/// Of a text of one line.
+pub(in crate::service::vm) fn is_line_char(c: char) -> bool {
+    c >= ' ' && c != '\x7F' && is_xml_char(c)
+}
+
 pub(in crate::service::vm) fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_.-".contains(c)
 }

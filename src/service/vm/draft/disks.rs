@@ -2,20 +2,25 @@
 
 use std::collections::HashSet;
 
-use super::NewVolume;
 use super::check::{clash, is_word, not_supported, text};
+use super::{NewVolume, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::model::host::DomainCapabilities;
-use crate::model::vm_request::{DiskBus, DiskFormat};
-use crate::model::{
-    DiskAction, DiskDevice, DiskRequest, PoolState, ResourceName, Volume, VolumeRef,
-};
-use crate::service::inventory::Picture;
-use crate::service::storage::in_use;
+use crate::model::vm_request::{DiskBus, DiskCache, DiskFormat, DiskIo};
+use crate::model::{DiskAction, DiskDevice, DiskRequest, PoolState, ResourceName, VolumeRef};
+use crate::service::inventory::{Picture, VolumeRecord};
+use crate::service::volume::{base_format, may_be_base, refuse_used_but_by};
 use crate::xml::domain::author::{DiskSource, DiskSpec};
-use crate::xml::storage::{VolumeSpec, author_volume};
+use crate::xml::volume::{VolumeSpec, author_volume};
 
 const GIB: u64 = 1 << 30;
+
+/// Where the content of a new volume comes from.
+enum Origin {
+    Copy(VolumeRef),
+    /// The volume it stands on, with its path and format.
+    Base(VolumeRef, String, String),
+}
 
 /// The disks of one draft, one added after the other.
 pub(super) struct Disks<'a> {
@@ -23,8 +28,13 @@ pub(super) struct Disks<'a> {
     vm: &'a str,
     preferred: Option<&'a DomainCapabilities>,
     default_pool: &'a str,
+    /// The bus of disks that name none.
+    default_bus: DiskBus,
+    isos: &'a (dyn Fn(&str) -> Result<VolumeRef> + Sync),
     specs: Vec<DiskSpec>,
     volumes: Vec<NewVolume>,
+    /// Targets that the request names for some disk.
+    asked: Vec<String>,
     /// Volumes that this VM uses already, and targets.
     taken: HashSet<(String, String)>,
 }
@@ -35,16 +45,26 @@ impl<'a> Disks<'a> {
         vm: &'a str,
         preferred: Option<&'a DomainCapabilities>,
         default_pool: &'a str,
+        default_bus: DiskBus,
+        isos: &'a (dyn Fn(&str) -> Result<VolumeRef> + Sync),
     ) -> Self {
         Disks {
             picture,
             vm,
             preferred,
             default_pool,
+            default_bus,
+            isos,
             specs: Vec::new(),
             volumes: Vec::new(),
+            asked: Vec::new(),
             taken: HashSet::new(),
         }
+    }
+
+    /// Keeps these targets for the disks that name them.
+    pub(super) fn reserve(&mut self, requests: &[DiskRequest]) {
+        self.asked = requests.iter().filter_map(|request| request.target.clone()).collect();
     }
 
     /// The disks, and the volumes to be made for them.
@@ -67,7 +87,8 @@ impl<'a> Disks<'a> {
             return Err(Error::field(field("serial"), problem));
         }
         let bus = self.bus(&field("bus"), request)?;
-        let target = self.target(bus);
+        let target = self.target(&field("target"), bus, request.target.as_deref())?;
+        check_options(&field, request, bus)?;
         let (source, format) = match request.action {
             DiskAction::Create => self.create(&field, request)?,
             DiskAction::Attach => self.attach(&field, request)?,
@@ -82,55 +103,51 @@ impl<'a> Disks<'a> {
             read_only: request.read_only || request.device == DiskDevice::Cdrom,
             serial: request.serial.clone().filter(|serial| !serial.is_empty()),
             boot_order: request.boot_order,
+            shareable: request.shareable,
+            cache: request.cache,
+            io: request.io,
+            discard: request.discard,
+            iothread: request.iothread,
         });
         Ok(())
     }
 
     fn bus(&self, field: &str, request: &DiskRequest) -> Result<DiskBus> {
         let bus = request.bus.unwrap_or(match request.device {
-            DiskDevice::Disk | DiskDevice::Lun => DiskBus::Virtio,
+            DiskDevice::Disk | DiskDevice::Lun => self.default_bus,
             DiskDevice::Cdrom => DiskBus::Sata,
             DiskDevice::Floppy => DiskBus::Fdc,
         });
-        let fits = match request.device {
-            DiskDevice::Floppy => bus == DiskBus::Fdc,
-            DiskDevice::Cdrom => {
-                matches!(bus, DiskBus::Sata | DiskBus::Ide | DiskBus::Scsi | DiskBus::Usb)
-            }
-            DiskDevice::Lun => matches!(bus, DiskBus::Virtio | DiskBus::Scsi),
-            DiskDevice::Disk => bus != DiskBus::Fdc,
-        };
-        if !fits {
-            return Err(Error::new(
-                Kind::Impossible,
-                format!("a {:?} cannot sit on the bus {}", request.device, bus.as_str()),
-            )
-            .with_field(field, "does not fit the device"));
-        }
         let offered = self.preferred.map(|preferred| preferred.disk_buses.as_slice());
-        if let Some(offered) = offered
-            && !offered.is_empty()
-            && !offered.iter().any(|known| known == bus.as_str())
-        {
-            return Err(not_supported(field, format!("this host has no bus {}", bus.as_str()))
-                .with_detail("buses", offered.to_vec()));
-        }
+        check_bus(field, request.device, bus, offered)?;
         Ok(bus)
     }
 
-    fn target(&mut self, bus: DiskBus) -> String {
-        let prefix = match bus {
-            DiskBus::Virtio => "vd",
-            DiskBus::Sata | DiskBus::Scsi | DiskBus::Usb => "sd",
-            DiskBus::Ide => "hd",
-            DiskBus::Fdc => "fd",
+    fn target(&mut self, field: &str, bus: DiskBus, asked: Option<&str>) -> Result<String> {
+        let prefix = prefix(bus);
+        let key = |target: &str| ("target".to_owned(), target.to_owned());
+        let target = match asked {
+            Some(asked) => {
+                let rest = asked.strip_prefix(prefix).unwrap_or_default();
+                if !(1..=2).contains(&rest.len())
+                    || !rest.chars().all(|letter| letter.is_ascii_lowercase())
+                {
+                    return Err(clash(
+                        field,
+                        format!("a target on the bus {} is {prefix}a, {prefix}b, …", bus.as_str()),
+                    ));
+                }
+                if self.taken.contains(&key(asked)) {
+                    return Err(clash(field, format!("{asked} is the target of two disks")));
+                }
+                asked.to_owned()
+            }
+            None => free_target(bus, |target| {
+                self.taken.contains(&key(target)) || self.asked.iter().any(|a| a == target)
+            }),
         };
-        let free = (0u32..)
-            .map(|place| format!("{prefix}{}", letters(place)))
-            .find(|target| !self.taken.contains(&("target".to_owned(), target.clone())))
-            .unwrap_or_default();
-        self.taken.insert(("target".to_owned(), free.clone()));
-        free
+        self.taken.insert(key(&target));
+        Ok(target)
     }
 
     fn active_pool(
@@ -150,13 +167,23 @@ impl<'a> Disks<'a> {
         field: &dyn Fn(&str) -> String,
         request: &DiskRequest,
         capacity_bytes: u64,
-        clone_of: Option<VolumeRef>,
+        from: Option<Origin>,
     ) -> Result<(DiskSource, Option<String>)> {
         let pool_name = request.pool.as_ref().map_or(self.default_pool, ResourceName::as_str);
         let pool = self.active_pool(pool_name)?;
         let files =
             matches!(pool.pool.r#type.as_str(), "dir" | "fs" | "netfs" | "gluster" | "vstorage");
+        let linked = matches!(from, Some(Origin::Base(..)));
         let format = match request.format {
+            Some(DiskFormat::Raw) if linked => {
+                return Err(clash(field("format"), "only a qcow2 volume can have a base"));
+            }
+            None if linked && !files => {
+                return Err(not_supported(
+                    &field("linked"),
+                    format!("a {} pool has no qcow2 volumes", pool.pool.r#type),
+                ));
+            }
             Some(DiskFormat::Qcow2) if !files => {
                 return Err(not_supported(
                     &field("format"),
@@ -191,16 +218,27 @@ impl<'a> Disks<'a> {
             capacity_bytes,
             format,
             sparse: files,
-            backing: None,
+            backing: match &from {
+                Some(Origin::Base(_, path, base)) => Some((path.clone(), base.clone())),
+                Some(Origin::Copy(_)) | None => None,
+            },
         })?;
         let folder = pool.pool.target_path.clone().unwrap_or_default();
         let path = format!("{}/{name}", folder.trim_end_matches('/'));
         self.volumes.push(NewVolume {
-            disk: self.specs.len(),
+            purpose: Purpose::Disk(self.specs.len()),
             pool: pool_name.to_owned(),
             name: name.clone(),
             xml,
-            clone_of,
+            clone_of: match &from {
+                Some(Origin::Copy(source)) => Some(source.clone()),
+                Some(Origin::Base(..)) | None => None,
+            },
+            linked_to: match from {
+                Some(Origin::Base(base, ..)) => Some(base),
+                Some(Origin::Copy(_)) | None => None,
+            },
+            content: None,
         });
         let r#type = if files { "file" } else { "block" }.to_owned();
         let source = DiskSource::Volume { pool: pool_name.to_owned(), volume: name, path, r#type };
@@ -212,7 +250,7 @@ impl<'a> Disks<'a> {
         field: &dyn Fn(&str) -> String,
         request: &DiskRequest,
     ) -> Result<(DiskSource, Option<String>)> {
-        if request.source.is_some() || request.path.is_some() {
+        if request.source.is_some() || request.path.is_some() || request.iso.is_some() {
             return Err(clash(field("source"), "a new disk has none; say clone or attach"));
         }
         match request.size {
@@ -230,13 +268,22 @@ impl<'a> Disks<'a> {
         field: &dyn Fn(&str) -> String,
         request: &DiskRequest,
     ) -> Result<(DiskSource, Option<String>)> {
-        if request.size.is_some() || request.format.is_some() || request.source.is_some() {
+        if request.size.is_some()
+            || request.format.is_some()
+            || request.source.is_some()
+            || request.linked
+        {
             return Err(clash(
                 field("action"),
                 "an attached volume keeps its size and format; say clone to have another",
             ));
         }
+        let iso = self.image(field, request)?;
         let volume = match (&request.path, &request.volume) {
+            (None, None) if let Some(image) = &iso => {
+                self.active_pool(&image.pool)?;
+                self.picture.volume(&image.pool, &image.volume)?
+            }
             (Some(_), Some(_)) => {
                 return Err(clash(field("path"), "contradicts volume: say one of them"));
             }
@@ -248,8 +295,7 @@ impl<'a> Disks<'a> {
             }
             (None, None) => return Err(clash(field("volume"), "is required to attach one")),
         };
-        let reference = VolumeRef { pool: volume.pool.clone(), volume: volume.name.clone() };
-        let shared = request.read_only || request.device == DiskDevice::Cdrom;
+        let shared = request.read_only || request.shareable || request.device == DiskDevice::Cdrom;
         if !self.taken.insert((volume.pool.clone(), volume.name.clone())) {
             return Err(Error::new(
                 Kind::Impossible,
@@ -257,14 +303,17 @@ impl<'a> Disks<'a> {
             )
             .with_field(field("volume"), "is a disk of this VM already"));
         }
-        let users = self.picture.users_of(&reference, &volume.path);
-        if !shared && !users.is_empty() {
-            return Err(in_use(&volume.pool, &volume.name, &users));
+        if !shared {
+            // A base must not change, either.
+            refuse_used_but_by(&volume, |_| false)?;
         }
         let format = match volume.format.as_deref() {
             None | Some("iso" | "unknown" | "none") => "raw",
             Some(format) => format,
         };
+        if request.shareable && format != "raw" {
+            return Err(clash(field("shareable"), "only raw volumes can have several writers"));
+        }
         let source = DiskSource::Volume {
             pool: volume.pool.clone(),
             volume: volume.name.clone(),
@@ -279,7 +328,8 @@ impl<'a> Disks<'a> {
         field: &dyn Fn(&str) -> String,
         request: &DiskRequest,
     ) -> Result<(DiskSource, Option<String>)> {
-        let source = match (&request.source, &request.path) {
+        let iso = self.image(field, request)?;
+        let source = match (iso.as_ref().or(request.source.as_ref()), &request.path) {
             (Some(source), None) => {
                 self.active_pool(&source.pool)?;
                 self.picture.volume(&source.pool, &source.volume)?
@@ -307,10 +357,32 @@ impl<'a> Disks<'a> {
             None => source.capacity_bytes,
         };
         let reference = VolumeRef { pool: source.pool.clone(), volume: source.name.clone() };
-        self.new_volume(field, request, capacity, Some(reference))
+        let origin = if request.linked {
+            may_be_base(self.picture, &source).map_err(|error| {
+                error.with_field(field("linked"), "the source cannot be a base")
+            })?;
+            Origin::Base(reference, source.path.clone(), base_format(&source, None))
+        } else {
+            Origin::Copy(reference)
+        };
+        self.new_volume(field, request, capacity, Some(origin))
     }
 
-    fn by_path(&self, path: &str) -> Result<std::sync::Arc<Volume>> {
+    /// The volume of the image of the library that the request names.
+    fn image(
+        &self,
+        field: &dyn Fn(&str) -> String,
+        request: &DiskRequest,
+    ) -> Result<Option<VolumeRef>> {
+        let Some(iso) = &request.iso else { return Ok(None) };
+        let attached = request.action == DiskAction::Attach && request.volume.is_some();
+        if request.source.is_some() || request.path.is_some() || attached {
+            return Err(clash(field("iso"), "names the source a second time"));
+        }
+        (self.isos)(iso).map(Some)
+    }
+
+    fn by_path(&self, path: &str) -> Result<std::sync::Arc<VolumeRecord>> {
         match self.picture.paths.get(path) {
             Some(entry) => self.picture.volume(&entry.volume.pool, &entry.volume.volume),
             None => {
@@ -322,6 +394,98 @@ impl<'a> Disks<'a> {
             }
         }
     }
+}
+
+/// What of a disk's options contradicts its kind or another of them.
+fn check_options(
+    field: &dyn Fn(&str) -> String,
+    request: &DiskRequest,
+    bus: DiskBus,
+) -> Result<()> {
+    if request.linked && request.action != DiskAction::Clone {
+        return Err(clash(field("linked"), "is for the action clone"));
+    }
+    if request.shareable && request.action != DiskAction::Attach {
+        return Err(clash(field("shareable"), "is for the action attach"));
+    }
+    if request.shareable && request.device == DiskDevice::Floppy {
+        return Err(clash(field("shareable"), "is for disks"));
+    }
+    check_tuning(field, (request.cache, request.io), request.iothread, bus)
+}
+
+/// What of a disk's tuning contradicts another part of it.
+pub(in crate::service::vm) fn check_tuning(
+    field: &dyn Fn(&str) -> String,
+    (cache, io): (Option<DiskCache>, Option<DiskIo>),
+    iothread: Option<u32>,
+    bus: DiskBus,
+) -> Result<()> {
+    let direct = matches!(cache, Some(DiskCache::None | DiskCache::Directsync));
+    if io == Some(DiskIo::Native) && !direct {
+        return Err(clash(field("io"), "native needs the cache none or directsync"));
+    }
+    if let Some(number) = iothread {
+        if !(1..=64).contains(&number) {
+            return Err(Error::field(field("iothread"), "must be between 1 and 64"));
+        }
+        if bus != DiskBus::Virtio {
+            return Err(clash(field("iothread"), "is for disks on the bus virtio"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether such a device can sit on this bus, and the host has it. `offered` are the buses of the
+/// machine, where they are known.
+pub(in crate::service::vm) fn check_bus(
+    field: &str,
+    device: DiskDevice,
+    bus: DiskBus,
+    offered: Option<&[String]>,
+) -> Result<()> {
+    let fits = match device {
+        DiskDevice::Floppy => bus == DiskBus::Fdc,
+        DiskDevice::Cdrom => {
+            matches!(bus, DiskBus::Sata | DiskBus::Ide | DiskBus::Scsi | DiskBus::Usb)
+        }
+        DiskDevice::Lun => matches!(bus, DiskBus::Virtio | DiskBus::Scsi),
+        DiskDevice::Disk => bus != DiskBus::Fdc,
+    };
+    if !fits {
+        return Err(Error::new(
+            Kind::Impossible,
+            format!("a {device:?} cannot sit on the bus {}", bus.as_str()),
+        )
+        .with_field(field, "does not fit the device"));
+    }
+    if let Some(offered) = offered
+        && !offered.is_empty()
+        && !offered.iter().any(|known| known == bus.as_str())
+    {
+        return Err(not_supported(field, format!("this host has no bus {}", bus.as_str()))
+            .with_detail("buses", offered.to_vec()));
+    }
+    Ok(())
+}
+
+/// How targets on this bus begin.
+const fn prefix(bus: DiskBus) -> &'static str {
+    match bus {
+        DiskBus::Virtio => "vd",
+        DiskBus::Sata | DiskBus::Scsi | DiskBus::Usb => "sd",
+        DiskBus::Ide => "hd",
+        DiskBus::Fdc => "fd",
+    }
+}
+
+/// The first target on this bus that is not taken.
+pub(in crate::service::vm) fn free_target(bus: DiskBus, is_taken: impl Fn(&str) -> bool) -> String {
+    let prefix = prefix(bus);
+    (0u32..)
+        .map(|place| format!("{prefix}{}", letters(place)))
+        .find(|target| !is_taken(target))
+        .unwrap_or_default()
 }
 
 /// a, b, …, z, aa, ab, …

@@ -1,0 +1,57 @@
+#!/bin/bash
+# Runs the real tests in a Debian with systemd, each daemon as a unit in the sandbox of vapord.service:
+# what the sandbox denies must not be needed.
+#
+#   tests/lab/under_unit.sh [RELEASE [BINARY...] [-- WORD...]]
+#
+# trixie and every real test, if not said otherwise; the words go to the test binaries. With an empty
+# VAPOR_TEST_UNIT the daemons run without the sandbox, to see what fails for another reason: the
+# container has no loop devices, its overlay takes larger files than ext4, libvirt 9.0 (bookworm) tells of
+# fewer changes, and /sys does not show the interfaces of a private libvirtd's network.
+#
+# The tests are built here, and run with that release's libvirt and QEMU, one at a time. Those that bring
+# a system of their own (real_package, real_host) or a guest that is not there (real_cloud_init) are left
+# out. Prints each binary's summary; fails if one did. Root, as container.sh.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+lab=${VAPOR_LAB:-$root/target/lab}
+release=${1:-trixie}
+shift || true
+
+"$here/guest/build.sh" >/dev/null
+built=$(cd "$root" && cargo test --locked --no-run --tests --message-format=json 2>/dev/null |
+    sed -n 's/.*"kind":\["test"\].*"name":"\([a-z_]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
+wanted=() words=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    wanted+=("$1")
+    shift
+done
+[ $# = 0 ] || { shift; words=("$@"); }
+unit=${VAPOR_TEST_UNIT-1}
+[ ${#wanted[@]} -gt 0 ] || mapfile -t wanted < <(awk '{ print $1 }' <<<"$built" |
+    grep -E '^(real_|chaos)' | grep -vxE 'real_(package|host|cloud_init|libvirt)')
+
+container=$(mktemp -d /tmp/vapor-container-unit.XXXXXX)
+rmdir "$container"
+trap '"$here/container.sh" stop "$container"' EXIT
+inside() { "$here/container.sh" run "$container" "$1"; }
+"$here/container.sh" start "$container" "$release" "$root"
+# The guest with its times, by which its builder knows that it need not be built.
+mkdir -p "$container/lab" && tar -C "$lab" -cf "$container/guest.tar" guest
+"$here/container.sh" put "$container" "$container/guest.tar" /srv/lab
+# A /tmp in memory is no place for volumes, and another file system than the tests' folders.
+inside "! mountpoint -q /tmp || umount /tmp; mkdir -p /srv/tmp"
+inside "tar -C /srv/lab -xpf /srv/lab/guest.tar && rm /srv/lab/guest.tar
+    install -D -m 644 '$root/packaging/sysusers.d/vapor.conf' /etc/sysusers.d/vapor.conf && systemd-sysusers"
+
+status=0
+for name in "${wanted[@]}"; do
+    binary=$(awk -v name="$name" '$1 == name { print $2 }' <<<"$built")
+    [ -n "$binary" ] || { echo "under_unit.sh: no test binary $name" >&2; exit 64; }
+    printf '== %s\n' "$name"
+    inside "cd '$root' && ${unit:+VAPOR_TEST_UNIT=1} VAPOR_LAB=/srv/lab TMPDIR=/srv/tmp \
+        '$binary' --test-threads=1 ${words[*]@Q} 2>&1" || status=1
+done
+exit $status
