@@ -10,21 +10,20 @@ use uuid::Uuid;
 use super::action::GRACEFUL_STEP;
 use super::clone;
 use super::create::{DEFINE_STEP, VOLUME_STEP};
-use super::delete::{DELETE_VOLUME_STEP, remove_volumes};
+use super::delete::DELETE_VOLUME_STEP;
 use super::follow::GracefulStop;
 use super::history::{ROLLBACK_STEP, RollbackStep};
 use super::reseed::{RESEED_STEP, ReseedStep, was_written};
 use super::update::{UPDATE_STEP, unmet};
 use super::{VmService, result_of};
 use crate::error::{Error, Kind, Result};
-use crate::libvirt::{Lane, volume};
+use crate::libvirt::Lane;
 use crate::model::{Task, UpdateVm, VmState, VolumeRef};
 use crate::service::adopt::{Adopter, interrupted};
 use crate::service::gate::Key;
 use crate::service::inventory::VmRecord;
-use crate::service::operation::{SLOW_CALL, Tools};
+use crate::service::operation::Tools;
 use crate::service::task::{End, TaskHandle};
-use crate::service::volume::refuse_used;
 use crate::store::{Step, StepState};
 
 /// How long what the last daemon asked of libvirt may still take to show.
@@ -136,7 +135,7 @@ impl VmService {
                 let step = steps.into_iter().next().map(|step| step.undo);
                 self.judge_media(uuid, name, step).await
             }
-            "vm.create" => self.judge_create(task, cut, uuid, name, &steps).await,
+            "vm.create" => self.judge_create(cut, uuid, name, &steps).await,
             "vm.clone" => self.judge_clone(handle, cut, name, &steps).await,
             "vm.delete" => self.judge_delete(cut, uuid, name, &steps).await,
             _ => {
@@ -228,19 +227,7 @@ impl VmService {
         {
             return Ok(());
         }
-        // Somebody may have taken it into use since.
-        self.tools.inventory.refresh_storage().await?;
-        match self.tools.inventory.picture().volume(&made.pool, &made.volume) {
-            Err(error) if error.kind() == Kind::VolumeNotFound => return Ok(()),
-            found => refuse_used(&*found?)?,
-        }
-        self.tools
-            .hypervisor
-            .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
-                volume::delete_if_there(session, &made.pool, &made.volume)
-            })
-            .await?;
-        self.tools.inventory.refresh_storage().await
+        self.remove_unused(vec![made]).await.map(drop)
     }
 
     async fn judge_rollback(
@@ -270,7 +257,6 @@ impl VmService {
 
     async fn judge_create(
         &self,
-        task: &Task,
         cut: Instant,
         uuid: Uuid,
         name: &str,
@@ -295,17 +281,20 @@ impl VmService {
             Err(error) if error.kind() == Kind::Interrupted => {}
             done => return done,
         }
-        let mut left = Vec::new();
+        let mut left = self.undo_create(steps, uuid).await?;
         // A copy that libvirt is still making can be removed only when it is done.
         for _ in 0..60 {
-            left = self.undo_create(task.id, uuid).await?;
-            if left.is_empty() {
-                return Err(interrupted(format!(
-                    "the creation of VM {name:?} was cut off; what had been \
-                     made was undone"
-                )));
+            if left.stuck.is_empty() {
+                break;
             }
             tokio::time::sleep(Duration::from_secs(2)).await;
+            left = self.undo_create(steps, uuid).await?;
+        }
+        let left = left.all();
+        if left.is_empty() {
+            return Err(interrupted(format!(
+                "the creation of VM {name:?} was cut off; what had been made was undone"
+            )));
         }
         Err(interrupted(format!("the creation of VM {name:?} left: {}", left.join(", ")))
             .with_detail("left", left))
@@ -319,19 +308,13 @@ impl VmService {
         steps: &[Step],
     ) -> Result<End> {
         self.settle(cut, uuid, name, |record| record.is_none()).await?;
-        let volumes: Vec<VolumeRef> = steps
-            .iter()
-            .filter(|step| step.action == DELETE_VOLUME_STEP)
-            .filter_map(|step| serde_json::from_value(step.undo.clone()).ok())
-            .collect();
-        if !volumes.is_empty() {
-            self.tools
-                .hypervisor
-                .run_to_end(Lane::Slow, SLOW_CALL, move |session| remove_volumes(session, &volumes))
-                .await?;
-            self.tools.inventory.refresh_storage().await?;
+        let volumes = steps.iter().filter(|step| step.action == DELETE_VOLUME_STEP);
+        let left = self.remove_unused(volumes.filter_map(volume_of).collect()).await?.all();
+        if left.is_empty() {
+            return Ok(End::Done(Value::Null));
         }
-        Ok(End::Done(Value::Null))
+        Err(interrupted(format!("VM {name:?} is deleted, but this is left: {}", left.join(", ")))
+            .with_detail("left", left))
     }
 
     async fn state_word(&self, uuid: Uuid) -> &'static str {
@@ -340,7 +323,7 @@ impl VmService {
 }
 
 /// The volume that a step makes or removes.
-fn volume_of(step: &Step) -> Option<VolumeRef> {
+pub(super) fn volume_of(step: &Step) -> Option<VolumeRef> {
     let about_one = matches!(step.action.as_str(), VOLUME_STEP | DELETE_VOLUME_STEP);
     serde_json::from_value(step.undo.clone()).ok().filter(|_| about_one)
 }

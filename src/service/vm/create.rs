@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::adopt::volume_of;
 use super::draft::{Draft, NewVolume, Purpose, Site, draft, nics};
+use super::leftover::Left;
 use super::{SLOW_CALL, VmService, faults, fetch_if_there, result_of};
 use crate::authz;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +23,7 @@ use crate::service::inventory::{Fetched, Picture};
 use crate::service::operation::blockers;
 use crate::service::task::{End, Operation, QUICK_WAIT, TaskHandle};
 use crate::service::{Context, Outcome};
+use crate::store::Step;
 use crate::xml;
 use crate::xml::domain::author::{DiskSource, DomainSpec, IgnitionBy, author};
 use crate::xml::domain::custom as custom_xml;
@@ -222,51 +225,29 @@ impl VmService {
         }
     }
 
-    /// Removes what a creation that cannot be finished has left, by its journal. Returns what
-    /// could not be removed.
-    pub(super) async fn undo_create(&self, task: Uuid, uuid: Uuid) -> Result<Vec<String>> {
-        let steps = self.tools.tasks.store().steps(task).await?;
-        let volumes: Vec<(String, String)> = steps
-            .iter()
-            .filter(|step| step.action == VOLUME_STEP)
-            .filter_map(|step| {
-                let text = |key: &str| step.undo.get(key)?.as_str().map(str::to_owned);
-                Some((text("pool")?, text("volume")?))
-            })
-            .collect();
-        let left = self
+    /// Removes what a creation that was cut off has left, by its journal. Returns what could not be
+    /// removed.
+    pub(super) async fn undo_create(&self, steps: &[Step], uuid: Uuid) -> Result<Left> {
+        let removed = self
             .tools
             .hypervisor
             .run(Lane::Slow, Duration::from_secs(120), move |session| {
-                let mut left = Vec::new();
-                match remove_definition(session, uuid) {
-                    Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(vm = %uuid, error = ?error, "the definition stays");
-                        // Its disks stay with it.
-                        return Ok(vec![format!("the VM {uuid}")]);
-                    }
-                    Ok(()) => {}
-                }
-                for (pool, volume) in volumes {
-                    match volume::delete_if_there(session, &pool, &volume) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                            return Err(error);
-                        }
-                        Err(error) => {
-                            tracing::warn!(pool, volume, error = ?error, "a volume stays");
-                            left.push(format!("the volume {pool}/{volume}"));
-                        }
-                    }
-                }
-                Ok(left)
+                remove_definition(session, uuid)
             })
-            .await?;
-        if let Err(error) = self.tools.inventory.refresh_storage().await {
-            tracing::debug!(error = ?error, "the volumes will be seen with the next refresh");
+            .await;
+        match removed {
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
+            Err(error) => {
+                tracing::warn!(vm = %uuid, error = ?error, "the definition stays");
+                // Its disks stay with it.
+                let stuck = vec![format!("the VM {uuid}")];
+                return Ok(Left { stuck, ..Left::default() });
+            }
+            Ok(()) => {}
         }
-        Ok(left)
+        self.fresh(uuid).await?;
+        let made = steps.iter().filter(|step| step.action == VOLUME_STEP);
+        self.remove_unused(made.filter_map(volume_of).collect()).await
     }
 }
 

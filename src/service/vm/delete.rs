@@ -192,7 +192,7 @@ fn remove_domain(session: &Session, uuid: Uuid, name: &str, request: DeleteVm) -
 }
 
 /// Deletes every volume it can; an error names what is left.
-pub(super) fn remove_volumes(session: &Session, volumes: &[VolumeRef]) -> Result<()> {
+fn remove_volumes(session: &Session, volumes: &[VolumeRef]) -> Result<()> {
     let mut left = Vec::new();
     let mut first = None;
     for volume in volumes {

@@ -15,6 +15,7 @@ pub mod faults;
 mod follow;
 mod history;
 mod ignition;
+mod leftover;
 mod list;
 mod media;
 mod reseed;

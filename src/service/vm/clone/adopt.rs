@@ -58,9 +58,10 @@ impl VmService {
             done => return done,
         }
         self.wait_for_copies(task, &plan).await?;
-        let volumes = plan.volumes().cloned().collect();
+        let ours = |user: &str| user == name || user == plan.source_name;
+        let (volumes, used) = self.split_used(plan.volumes().cloned().collect(), ours).await?;
         let made = Made { volumes, rebased: !plan.own.is_empty(), defined: true };
-        let left = self.undo_made(&plan, &made).await?;
+        let left = [used, self.undo_made(&plan, &made).await?].concat();
         self.see_again(&plan).await?;
         if left.is_empty() {
             return Err(interrupted(format!(
