@@ -423,6 +423,7 @@ fn unfinished_of(kind: &str, vm: &str, uuid: &str) -> Task {
         progress: Progress::default(),
         cancellable: false,
         parent: None,
+        warnings: Vec::new(),
         result: None,
         error: None,
     }

@@ -1,7 +1,7 @@
 //! What became of a mutation, as a reply: the finished result, the task that goes on, or the plan.
 
 use axum::response::Response;
-use http::header::ETAG;
+use http::header::{ETAG, WARNING};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ fn done(task: &Task, present: impl Fn(&Subject) -> Option<(u64, String)>) -> Res
         Some("delete") => no_content(),
         _ => tagged(success_with(StatusCode::OK, result)?, tag()),
     };
-    Ok(named(response, task))
+    Ok(about(response, task))
 }
 
 fn tagged(response: Response, tag: Option<String>) -> Response {
@@ -82,14 +82,28 @@ fn tagged(response: Response, tag: Option<String>) -> Response {
 /// [`crate::error::Kind::Internal`] if the reply cannot be written.
 pub fn accepted(task: &Task) -> Result<Response> {
     let response = success_with(StatusCode::ACCEPTED, &json!({"task": task}))?;
-    Ok(named(with_location(response, &format!("{TASKS}/{}", task.id)), task))
+    Ok(about(with_location(response, &format!("{TASKS}/{}", task.id)), task))
 }
 
-fn named(response: Response, task: &Task) -> Response {
-    match HeaderValue::from_str(&task.id.to_string()) {
-        Ok(id) => with_header(response, X_TASK_ID, id),
-        Err(_) => response,
+/// Names the task, and repeats its warnings where also a client sees them that reads no tasks.
+fn about(mut response: Response, task: &Task) -> Response {
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&task.id.to_string()) {
+        headers.insert(X_TASK_ID, id);
     }
+    for warning in &task.warnings {
+        if let Some(value) = warning_value(warning) {
+            headers.append(WARNING, value);
+        }
+    }
+    response
+}
+
+/// `299 - "text"` (RFC 7234, section 5.5, as other control planes still use it).
+fn warning_value(text: &str) -> Option<HeaderValue> {
+    let clean = text.replace(|found: char| found.is_control(), " ");
+    let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
 }
 
 /// Where a thing is found, if it has a path of its own.
@@ -143,6 +157,7 @@ mod tests {
             progress: Progress::default(),
             cancellable: false,
             parent: None,
+            warnings: Vec::new(),
             result: Some(result),
             error: None,
         })
@@ -190,6 +205,17 @@ mod tests {
         assert_eq!(reply.status(), StatusCode::NO_CONTENT);
         let reply = of("vm.start", vm(), json!({}));
         assert_eq!(reply.status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn warnings_are_headers_that_no_text_can_break() {
+        let mut task = task("vm.create", vm(), json!({}));
+        task.warnings = vec!["more than \"1\" \\ host\r\nX: y".to_owned(), "zwölf".to_owned()];
+        let reply = done(&task, |_| None).unwrap();
+        let told: Vec<&[u8]> =
+            reply.headers().get_all(WARNING).iter().map(HeaderValue::as_bytes).collect();
+        let first = br#"299 - "more than \"1\" \\ host  X: y""#.as_slice();
+        assert_eq!(told, [first, "299 - \"zwölf\"".as_bytes()]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ struct TaskListQuery {
     /// Only these fields of each task, separated by commas.
     #[param(
         max_length = 512,
-        pattern = "^(id|kind|status|subject|principal|request_id|created_at|started_at|finished_at|progress|cancellable|parent|result|error)(,(id|kind|status|subject|principal|request_id|created_at|started_at|finished_at|progress|cancellable|parent|result|error)){0,15}$"
+        pattern = "^(id|kind|status|subject|principal|request_id|created_at|started_at|finished_at|progress|cancellable|parent|warnings|result|error)(,(id|kind|status|subject|principal|request_id|created_at|started_at|finished_at|progress|cancellable|parent|warnings|result|error)){0,16}$"
     )]
     fields: Option<String>,
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, USER_AGENT, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -120,6 +120,15 @@ impl Reply {
     /// The object's version, for `If-Match`.
     pub fn etag(&self) -> Option<&str> {
         self.headers.get(ETAG)?.to_str().ok()
+    }
+
+    /// What the daemon warns of besides.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.headers.get_all(WARNING).iter().filter_map(|value| {
+            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let quoted = text.strip_prefix("299 - \"")?.strip_suffix('"')?;
+            Some(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
+        })
     }
 
     /// `data` of a success; null where there is no body.
@@ -362,6 +371,16 @@ pub fn vm_path(id: &str, rest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_read_from_their_headers() {
+        let mut headers = HeaderMap::new();
+        for value in ["299 - \"a \\\"b\\\" \\\\ z\u{f6}\"", "110 anderson/1.3.37 \"stale\""] {
+            headers.append(WARNING, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let reply = Reply { status: StatusCode::OK, headers, body: Bytes::new() };
+        assert_eq!(reply.warnings().collect::<Vec<_>>(), ["a \"b\" \\ z\u{f6}"]);
+    }
 
     #[test]
     fn names_cannot_leave_their_segment() {

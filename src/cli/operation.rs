@@ -91,6 +91,7 @@ pub async fn perform(cx: &mut Context, request: Request, args: &ChangeArgs) -> R
     let reply = reply.checked()?;
     let data = reply.data()?;
     if reply.status != StatusCode::ACCEPTED {
+        warn(cx, reply.warnings());
         return Ok(Ended::Done(data));
     }
     let task: Task = read(data.get("task").cloned().unwrap_or_else(|| data.clone()))?;
@@ -100,7 +101,15 @@ pub async fn perform(cx: &mut Context, request: Request, args: &ChangeArgs) -> R
     }
     let deadline = args.wait.wait.map(|seconds| started + Duration::from_secs(seconds));
     let task = follow(cx, task.id, Some(task), deadline, args.wait.progress).await?;
+    warn(cx, task.warnings.iter().cloned());
     outcome(task).map(Ended::Done)
+}
+
+/// Shows on stderr what the daemon warns of.
+pub fn warn(cx: &mut Context, warnings: impl IntoIterator<Item = String>) {
+    for text in warnings {
+        cx.note(&format!("warning: {text}"));
+    }
 }
 
 /// Asks what a change would do.

@@ -150,6 +150,7 @@ mod tests {
             progress,
             cancellable: false,
             parent: None,
+            warnings: Vec::new(),
             result: None,
             error: None,
         }

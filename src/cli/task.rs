@@ -156,6 +156,7 @@ fn sheet(cx: &Context, task: &Task) -> Sheet {
     if let Some(parent) = task.parent {
         sheet.row("part of", parent.to_string());
     }
+    sheet.rows("warnings", task.warnings.iter().cloned());
     if let Some(error) = &task.error {
         let text = Failure::reported(error, None).render();
         // made safe already, line by line

@@ -146,6 +146,9 @@ pub struct Task {
     pub progress: Progress,
     pub cancellable: bool,
     pub parent: Option<Uuid>,
+    /// What whoever asked should know of, although it is done; replies have them as headers, too.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What a client would have got had it waited; null until then.
     #[schema(value_type = Option<Object>)]
     pub result: Option<serde_json::Value>,

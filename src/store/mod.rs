@@ -197,6 +197,12 @@ impl Store {
         self.0.writer.run(move |tx| task::append_log(tx.connection, task, &line)).await
     }
 
+    /// Adds a warning to a task, and, timed now, to its log.
+    pub async fn append_warning(&self, task: Uuid, message: impl Into<String>) -> Result<()> {
+        let line = TaskLogLine { time: Timestamp::now(), message: message.into() };
+        self.0.writer.run(move |tx| task::append_warning(tx.connection, task, &line)).await
+    }
+
     /// A task's log, oldest line first.
     pub async fn log(&self, task: Uuid) -> Result<Vec<TaskLogLine>> {
         self.0.readers.run(move |connection| task::log(connection, task)).await

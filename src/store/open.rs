@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_isos.sql"),
     include_str!("migrations/0004_templates.sql"),
     include_str!("migrations/0005_definitions.sql"),
+    include_str!("migrations/0006_task_warnings.sql"),
 ];
 
 /// KiB of page cache of the writer: its hot pages are few, and the kernel keeps the rest.

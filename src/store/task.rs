@@ -299,6 +299,7 @@ fn read(row: &Row<'_>) -> Result<Task> {
         progress: from_json(row, "progress")?,
         cancellable: row.get("cancellable")?,
         parent: optional_uuid(row, "parent")?,
+        warnings: from_json(row, "warnings")?,
         result: optional_json(row, "result")?,
         error: optional_json(row, "error")?,
     })
@@ -355,6 +356,22 @@ pub(super) fn append_log(connection: &Connection, task: Uuid, line: &TaskLogLine
     connection
         .prepare_cached("DELETE FROM task_log WHERE task = ?1 AND seq <= ?2")?
         .execute(params![row, seq.saturating_sub(i64::from(LOG_LINES))])?;
+    Ok(())
+}
+
+/// Adds one warning to the task, and to its log. `TaskNotFound` if there is no such task.
+pub(super) fn append_warning(
+    connection: &Connection,
+    task: Uuid,
+    line: &TaskLogLine,
+) -> Result<()> {
+    let logged = TaskLogLine { message: format!("warning: {}", line.message), ..line.clone() };
+    append_log(connection, task, &logged)?;
+    connection
+        .prepare_cached(
+            "UPDATE task SET warnings = json_insert(warnings, '$[#]', ?2) WHERE id = ?1",
+        )?
+        .execute(params![task.as_bytes(), line.message])?;
     Ok(())
 }
 

@@ -45,6 +45,7 @@ fn task(kind: &str) -> Task {
         progress: Progress::default(),
         cancellable: true,
         parent: None,
+        warnings: Vec::new(),
         result: None,
         error: None,
     }

@@ -149,6 +149,15 @@ impl TaskHandle {
         self.store.save_steps(self.id(), &[step]).await
     }
 
+    /// Tells whoever asked of something that does not keep the operation from being done.
+    pub async fn warn(&self, warning: &str) {
+        tracing::warn!("{warning}");
+        self.live.state.send_modify(|(task, _)| task.warnings.push(warning.to_owned()));
+        if let Err(error) = self.store.append_warning(self.id(), warning).await {
+            tracing::warn!(error = ?error, "the task's warning could not be written");
+        }
+    }
+
     /// Adds a line to the task's log. A log that cannot be written does not fail the operation.
     pub async fn log(&self, line: &str) {
         tracing::info!("{line}");

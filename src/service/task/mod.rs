@@ -147,6 +147,7 @@ impl TaskService {
             progress: Progress::default(),
             cancellable: operation.cancellable,
             parent: None,
+            warnings: Vec::new(),
             result: None,
             error: None,
         };

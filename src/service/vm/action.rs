@@ -224,7 +224,7 @@ impl VmService {
                         Kind::LibvirtTimeout | Kind::GuestAgentUnavailable
                     ) =>
             {
-                task.log(&format!("the guest could not be asked: {error}")).await;
+                task.warn(&format!("the guest could not be asked: {error}")).await;
             }
             Err(error) if error.kind() == Kind::LibvirtUnavailable => {
                 task.log("libvirt went away while the guest was asked").await;

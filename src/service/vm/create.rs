@@ -187,7 +187,7 @@ impl VmService {
         ));
         task.intend(steps).await?;
         for warning in &draft.warnings {
-            task.log(warning).await;
+            task.warn(warning).await;
         }
         let tickets = self.tools.inventory.tickets();
         let acting = self.tools.inventory.acting(uuid);
@@ -421,7 +421,7 @@ fn plan(draft: &Draft, subject: Subject, blocked: Result<()>) -> Result<Plan> {
             ),
         })
         .collect();
-    side_effects.extend(draft.warnings.iter().cloned());
+    side_effects.extend(draft.warnings.iter().map(|warning| format!("warning: {warning}")));
     if draft.start {
         side_effects.push("starts the VM".to_owned());
     }

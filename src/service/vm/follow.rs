@@ -98,7 +98,7 @@ impl VmService {
             )
             .with_detail("timeout_seconds", request.timeout_seconds));
         }
-        task.log("the guest did not stop in time; its power is cut").await;
+        task.warn("the guest did not stop in time; its power is cut").await;
         task.phase("cutting the power");
         self.act(uuid, Lane::Slow, move |session| domain::cut_power(session, uuid)).await?;
         self.after_stop(task, uuid, request).await

@@ -165,6 +165,22 @@ async fn steps_and_log_lines_keep_their_order() {
 }
 
 #[tokio::test]
+async fn warnings_stay_with_their_task_and_its_end_does_not_take_them_away() {
+    let (_folder, path) = place();
+    let store = open(&path);
+    let mut begun = task("vm.create");
+    store.begin_task(&begun, None, vec![]).await.unwrap();
+    for text in ["it is \"late\"", "it is later"] {
+        store.append_warning(begun.id, text).await.unwrap();
+    }
+    begun.status = TaskStatus::Succeeded;
+    store.update_task(&begun, vec![]).await.unwrap();
+    let kept = store.task(begun.id).await.unwrap().unwrap();
+    assert_eq!(kept.warnings, ["it is \"late\"", "it is later"]);
+    assert_eq!(store.log(begun.id).await.unwrap()[1].message, "warning: it is later");
+}
+
+#[tokio::test]
 async fn events_are_found_by_number_kind_and_subject() {
     let (_folder, path) = place();
     let store = open(&path);

@@ -71,11 +71,16 @@ impl VmService {
             .await?;
         task.done(super::CLONE_STEP, serde_json::to_value(&draft.plan).map_err(Error::internal)?)
             .await?;
-        task.log(match frozen {
-            Some(_) => "the guest's file systems were frozen for the moment that is copied",
-            None => "no agent could freeze the guest: the copy is as after a power cut",
-        })
-        .await;
+        match frozen {
+            Some(_) => {
+                task.log("the guest's file systems were frozen for the moment that is copied")
+                    .await;
+            }
+            None => {
+                task.warn("no agent could freeze the guest: the copy is as after a power cut")
+                    .await;
+            }
+        }
         self.follow_copy(task, &draft.plan).await
     }
 

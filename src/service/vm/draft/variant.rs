@@ -59,13 +59,13 @@ impl<'a> GuestOs<'a> {
         };
         if let Some(memory) = least.memory.filter(|memory| *memory > memory_mib) {
             warnings.push(format!(
-                "warning: {} needs at least {memory} MiB of memory, and the VM gets {memory_mib}",
+                "{} needs at least {memory} MiB of memory, and the VM gets {memory_mib}",
                 os.name
             ));
         }
         if let Some(needed) = least.vcpus.filter(|needed| *needed > vcpus) {
             warnings.push(format!(
-                "warning: {} needs at least {needed} virtual CPUs, and the VM gets {vcpus}",
+                "{} needs at least {needed} virtual CPUs, and the VM gets {vcpus}",
                 os.name
             ));
         }
@@ -90,7 +90,7 @@ pub(in crate::service::vm) fn overcommit(
     let problem = format!("{max_memory_mib} MiB are more than the {host_mib} MiB of this host");
     match limits.memory_overcommit {
         MemoryOvercommit::Warn => {
-            warnings.push(format!("warning: {problem}"));
+            warnings.push(problem);
             Ok(())
         }
         MemoryOvercommit::Refuse => Err(Error::new(Kind::Impossible, format!("memory: {problem}"))

@@ -104,7 +104,7 @@ impl VmService {
             .submit(ctx, operation, hold, move |task| async move {
                 task.intend(steps).await?;
                 for warning in &decision.warnings {
-                    task.log(warning).await;
+                    task.warn(warning).await;
                 }
                 let vm = (uuid, name, record.vm.persistent, record.vm.state.is_active());
                 let growths = decision.growths.iter().map(Growth::volume);
@@ -245,7 +245,7 @@ fn plan(record: &VmRecord, decision: Decision, blocked: Result<()>) -> Result<Pl
     };
     let active = record.vm.state.is_active();
     let mut side_effects = decision.side_effects;
-    side_effects.extend(decision.warnings);
+    side_effects.extend(decision.warnings.iter().map(|warning| format!("warning: {warning}")));
     side_effects.extend(decision.growths.iter().map(|growth| growth.words(active)));
     if decision.growths.len() > 1 {
         side_effects.push(
