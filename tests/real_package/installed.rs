@@ -3,9 +3,12 @@
 use std::process::Command;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+
 use crate::support::lab::{run, script, skip};
 use crate::support::package::{DEB_TOOLS, VERSION, oldest_release, package, tools};
-use crate::support::{BOOT, Container, SOON};
+use crate::support::{BOOT, Container, SOON, eventually};
 use crate::units::{EXPOSURE, exposure};
 
 /// An older version, to upgrade from.
@@ -39,7 +42,7 @@ fn install(container: &Container, version: &str) -> String {
 }
 
 /// The tiny guest's disk in a pool of the system's libvirt, and a VM of it that runs.
-async fn boot_guest(container: &Container, name: &str) -> String {
+async fn boot_guest(container: &Container, name: &str, options: &str) -> String {
     run(Command::new("bash").arg(script("guest/build.sh")));
     let lab = std::env::var_os("VAPOR_LAB").map_or_else(
         || crate::support::package::root().join("target/lab"),
@@ -52,7 +55,7 @@ async fn boot_guest(container: &Container, name: &str) -> String {
     );
     let made = format!(
         "runuser -u ann -- vapor vm create {name} --memory 256 --vcpus 1 --network none \
-         --graphics none --clone images/tiny.qcow2,pool=images --start"
+         --graphics none --clone images/tiny.qcow2,pool=images --start {options}"
     );
     // The pool was made by other hands than Vapor's: it is seen when libvirt's event has come.
     container.until("ann makes a VM", SOON, &made).await;
@@ -101,7 +104,7 @@ async fn life(name: &str, release: &str) {
     assert!(status.contains("VMs, 0 running, at qemu:///system"), "{status}");
 
     // ann's guest, which the journal knows by name and which no restart and no crash touches.
-    let guest = boot_guest(&container, "web1").await;
+    let guest = boot_guest(&container, "web1", "").await;
     let journal = container.run("journalctl -u vapord VAPOR_VM=web1 -o json --no-pager");
     for field in [
         "\"VAPOR_VM\":\"web1\"",
@@ -162,6 +165,49 @@ async fn from_installation_to_purge_on_debian_13() {
     life("life13", "trixie").await;
 }
 
+/// What a shell in the guest says to this.
+async fn in_guest(container: &Container, name: &str, line: &str) -> String {
+    let ask = |command: &Value| {
+        let told = container.run(&format!("virsh -q qemu-agent-command {name} '{command}'"));
+        let reply: Value = serde_json::from_str(&told).expect("the agent speaks JSON");
+        reply["return"].clone()
+    };
+    let begun = ask(&json!({"execute": "guest-exec", "arguments":
+        {"path": "/bin/sh", "arg": ["-c", line], "capture-output": true}}));
+    let status = json!({"execute": "guest-exec-status", "arguments": {"pid": begun["pid"]}});
+    let ended = eventually("the guest has done it", SOON, async || {
+        let ended = ask(&status);
+        (ended["exited"] == true).then_some(ended)
+    })
+    .await;
+    let text = |stream: &str| {
+        let bytes = BASE64_STANDARD.decode(ended[stream].as_str().unwrap_or_default());
+        String::from_utf8_lossy(&bytes.expect("base64")).trim().to_owned()
+    };
+    assert_eq!(ended["exitcode"], 0, "{}", text("err-data"));
+    text("out-data")
+}
+
+#[tokio::test]
+async fn a_guest_shares_a_folder_with_its_host_where_that_is_allowed() {
+    let Some(container) = fresh("share", "trixie", VERSION) else { return };
+    container.run(
+        "mkdir -p /srv/shared && echo 'of the host' >/srv/shared/hello && \
+         printf '[security]\\nvirtiofs_roots = [\"/srv/shared\"]\\n' >/etc/vapor/vapor.conf",
+    );
+    boot_guest(&container, "web1", "--filesystem /srv/shared:shared").await;
+    let elsewhere = container.output(
+        "runuser -u ann -- vapor vm create web2 --memory 256 --vcpus 1 --filesystem /etc:conf --dry-run",
+    );
+    let words = String::from_utf8_lossy(&elsewhere.stderr).into_owned();
+    assert_eq!(elsewhere.status.code(), Some(1), "{words}");
+    assert!(words.contains("virtiofs_roots"), "{words}");
+    let line = "mkdir -p /mnt && mount -t virtiofs shared /mnt && cat /mnt/hello && \
+                echo of the guest >/mnt/back";
+    assert_eq!(in_guest(&container, "web1", line).await, "of the host");
+    assert_eq!(container.run("cat /srv/shared/back"), "of the guest");
+}
+
 #[tokio::test]
 async fn twenty_restarts_refuse_no_request() {
     let Some(container) = fresh("restarts", oldest_release(), VERSION) else { return };
@@ -220,7 +266,7 @@ async fn a_daemon_that_hangs_is_replaced_and_one_that_rests_is_not() {
 async fn an_upgrade_keeps_what_there_is_and_a_downgrade_of_the_database_is_refused() {
     let Some(container) = fresh("upgrade", oldest_release(), OLDER) else { return };
     container.run("runuser -u ann -- vapor status");
-    let guest = boot_guest(&container, "web1").await;
+    let guest = boot_guest(&container, "web1", "").await;
     container.run("echo '# mine' >>/etc/vapor/vapor.conf");
     let before = container
         .run("runuser -u ann -- vapor task list -o name; systemctl show -P MainPID vapord");

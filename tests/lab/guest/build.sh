@@ -15,7 +15,7 @@ root=$(cd "$here/../../.." && pwd)
 debian=$root/tests/lab/debian.sh
 out=${VAPOR_LAB:-$root/target/lab}/guest
 modules=(virtio_pci virtio_blk virtio_net virtio_console virtio_balloon virtio_rng virtio_scsi
-    button evdev sr_mod qemu_fw_cfg)
+    button evdev sr_mod qemu_fw_cfg virtiofs)
 
 . "$root/tests/lab/debian.sh"
 
