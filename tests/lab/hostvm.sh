@@ -6,7 +6,7 @@
 #       --disk NAME=SIZE    a further empty SCSI disk, /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_NAME
 #       --append WORDS      further words for the kernel's command line
 #       --memory MIB        3072 unless told
-#       --cpus N            2 unless told
+#       --cpus N            1 unless told: with two, QEMU's emulation loses an interrupt's end now and then
 #   tests/lab/hostvm.sh run DIR COMMAND          root's shell in it runs this line; its exit status
 #   tests/lab/hostvm.sh put DIR FILE... FOLDER   copies files into a folder of it, which is made
 #   tests/lab/hostvm.sh forward DIR LOCAL REMOTE a Unix socket here leads to one in it
@@ -81,7 +81,7 @@ boot() {
 }
 
 start() {
-    local memory=3072 cpus=2 append='' disk file disks=() options=()
+    local memory=3072 cpus=1 append='' disk file disks=() options=()
     while [ $# -gt 0 ]; do
         case $1 in
             --disk) disks+=("$2") ;;
