@@ -48,8 +48,12 @@ async fn count(lab: &Lab, vm: &str) {
     shell(lab, vm, script).await;
 }
 
+/// How far it has counted on this disk; 0 while it has not begun, and the block is empty.
 async fn counted(lab: &Lab, vm: &str, disk: &str) -> u64 {
     let said = shell(lab, vm, &format!("dd if=/dev/{disk} bs=512 count=1 2>/dev/null")).await;
+    if said.bytes().all(|byte| byte == 0) {
+        return 0;
+    }
     said.trim().parse().unwrap_or_else(|_| panic!("{disk} of {vm} holds {said:?}"))
 }
 

@@ -80,7 +80,8 @@ async fn measure(world: &World) -> Times {
     Times { get, list, metrics, start, stop, graceful }
 }
 
-/// What a busy machine of two cores may make of it; a wait for one of the hung takes seconds.
+/// What a busy machine of two cores may make of it; a wait for one of the hung takes 30 s for an operation and
+/// for ever for what needs the monitor. `make bench -- hung` has the figures.
 fn bound(before: Duration, factor: u32, slack: Duration) -> Duration {
     before * factor + slack
 }
@@ -111,8 +112,8 @@ async fn hung_guests_delay_nobody_else() {
     }
     let during = measure(&world).await;
     println!("before {before:?}\nduring {during:?}");
-    let reads = Duration::from_millis(20);
-    let power = Duration::from_secs(1);
+    let reads = Duration::from_millis(500);
+    let power = Duration::from_secs(5);
     for (what, before, during, slack) in [
         ("GET one", before.get, during.get, reads),
         ("GET list", before.list, during.list, reads),
@@ -131,7 +132,7 @@ async fn hung_guests_delay_nobody_else() {
     assert_eq!(client.patch(format!("{V}/newcomer"), &change).await.status, 200);
     let gone = client.delete(format!("{V}/newcomer?remove_disks=true")).await;
     assert_eq!(gone.status, 204, "{gone:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     for (name, action, id) in &tasks {
         let task = client.task(id).await;
         assert_eq!(task["status"], "running", "{action} {name}: {task}");

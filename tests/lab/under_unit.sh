@@ -38,12 +38,12 @@ rmdir "$container"
 trap '"$here/container.sh" stop "$container"' EXIT
 inside() { "$here/container.sh" run "$container" "$1"; }
 "$here/container.sh" start "$container" "$release" "$root"
-# The guest with its times, by which its builder knows that it need not be built.
+# The guest as it was built here: newer than what the container has, so that nothing is built there.
 mkdir -p "$container/lab" && tar -C "$lab" -cf "$container/guest.tar" guest
 "$here/container.sh" put "$container" "$container/guest.tar" /srv/lab
 # A /tmp in memory is no place for volumes, and another file system than the tests' folders.
 inside "! mountpoint -q /tmp || umount /tmp; mkdir -p /srv/tmp"
-inside "tar -C /srv/lab -xpf /srv/lab/guest.tar && rm /srv/lab/guest.tar
+inside "tar -C /srv/lab -xpf /srv/lab/guest.tar && rm /srv/lab/guest.tar && touch /srv/lab/guest/stamp
     install -D -m 644 '$root/packaging/sysusers.d/vapor.conf' /etc/sysusers.d/vapor.conf && systemd-sysusers"
 
 status=0

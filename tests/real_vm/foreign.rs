@@ -1,14 +1,12 @@
 //! VMs and changes by other hands: seen like Vapor's own, and never robbed of what Vapor does not
 //! know.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
-use crate::support::{SOON, V, World, eventually, guest};
+use crate::support::{SOON, Settings, V, World, eventually, guest};
 
-/// How soon a change made by others has to be seen.
-const A_SECOND: Duration = Duration::from_secs(1);
+/// So seldom that whatever a test sees is there because of an event.
+const HARDLY_EVER: u64 = 3600;
 
 /// The lines of an XML text whose content an edit may not change: all but those with these words.
 fn lines_without(xml: &str, words: &[&str]) -> Vec<String> {
@@ -22,18 +20,16 @@ fn lines_without(xml: &str, words: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_make_and_change_is_seen_within_a_second() {
-    let Some(world) = World::start("foreign").await else { return };
+async fn what_others_make_and_change_is_seen_by_its_events() {
+    let adjust = |settings: &mut Settings| settings.reconcile_seconds = HARDLY_EVER;
+    let Some(world) = World::with("foreign", adjust).await else { return };
     let (client, lab) = (&world.client, &world.lab);
     let seen = async |what: &str, probe: &dyn Fn(&serde_json::Value) -> bool| {
-        let begun = Instant::now();
-        let vm = eventually(what, SOON, async || {
+        eventually(what, SOON, async || {
             let reply = client.get(format!("{V}/hand")).await;
             (reply.status == 200 && probe(reply.data())).then(|| reply.data().clone())
         })
-        .await;
-        assert!(begun.elapsed() < A_SECOND, "{what}: {:?}", begun.elapsed());
-        vm
+        .await
     };
     lab.define(&guest::foreign_xml(lab, "hand"));
     let vm = seen("the VM is listed", &|_| true).await;
@@ -70,18 +66,16 @@ async fn what_others_make_and_change_is_seen_within_a_second() {
     lab.virsh(&["destroy", "hand"]);
     seen("it is off", &|vm| vm["state"] == "shutoff" && vm["runtimeDetails"].is_null()).await;
     lab.virsh(&["undefine", "hand"]);
-    let begun = Instant::now();
     eventually("it is gone", SOON, async || {
         (client.get(format!("{V}/hand")).await.status == 404).then_some(())
     })
     .await;
-    assert!(begun.elapsed() < A_SECOND, "{:?}", begun.elapsed());
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_event_tells_is_found_by_the_reconcile() {
-    let adjust = |settings: &mut crate::support::Settings| settings.reconcile_seconds = 1;
+    let adjust = |settings: &mut Settings| settings.reconcile_seconds = 1;
     let Some(world) = World::with("silent", adjust).await else { return };
     let (client, lab) = (&world.client, &world.lab);
     world.make("one", false).await;

@@ -33,9 +33,9 @@ pub const NETWORKS: &str = "/api/v1/virtualization/networks";
 pub const TASKS: &str = "/api/v1/tasks";
 
 /// What happens at once on an idle machine; the tests' machine may be busy.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(20);
 /// What takes a guest that boots in emulation.
-pub const BOOT: Duration = Duration::from_secs(90);
+pub const BOOT: Duration = Duration::from_secs(240);
 
 /// A libvirtd and a `vapord` on it. Fields end in this order.
 pub struct World {
