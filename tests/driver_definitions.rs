@@ -4,14 +4,13 @@
 #[path = "support/driver.rs"]
 mod driver;
 
+use driver::journal::{intended, journal, unfinished};
 use driver::{NODE, POOLS, Reply, VMS, WEB2, World, text};
 use http::Method;
-use jiff::Timestamp;
 use serde_json::{Value, json};
-use uuid::Uuid;
-use vapor::model::{Progress, Subject, SubjectType, Task, TaskStatus};
+use vapor::model::Task;
 use vapor::service::inventory::definition_hash;
-use vapor::store::{DefinitionChange, Step, StepState, Store, StoreOptions};
+use vapor::store::DefinitionChange;
 
 fn path(vm: &str, rest: &str) -> String {
     format!("{VMS}/{vm}/definitions{rest}")
@@ -404,54 +403,22 @@ async fn a_consoles_password_is_none_of_a_versions_and_stays_what_it_is() {
     world.stop().await;
 }
 
-/// A task as a daemon that was killed leaves it.
-fn unfinished(vm: &str, uuid: &str) -> Task {
-    unfinished_of("vm.rollback", vm, uuid)
-}
-
-fn unfinished_of(kind: &str, vm: &str, uuid: &str) -> Task {
-    Task {
-        id: Uuid::now_v7(),
-        kind: kind.to_owned(),
-        status: TaskStatus::Running,
-        subject: Subject { r#type: SubjectType::Vm, id: uuid.to_owned(), name: vm.to_owned() },
-        principal: "unix:ann".to_owned(),
-        request_id: "r-1".to_owned(),
-        created_at: Timestamp::now(),
-        started_at: Some(Timestamp::now()),
-        finished_at: None,
-        progress: Progress::default(),
-        cancellable: false,
-        parent: None,
-        warnings: Vec::new(),
-        result: None,
-        error: None,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_that_was_cut_off_is_judged_by_what_stands() {
     let world = World::new().await;
     let hash = definition_hash(&xml(&world, "web2").await);
     let [web1, web2] = [world.vm("web1").await, world.vm("web2").await];
-    let done = unfinished("web2", &text(&web2["uuid"]));
-    let other = unfinished("web1", &text(&web1["uuid"]));
-    let never = unfinished("db1", &text(&world.vm("db1").await["uuid"]));
+    let done = unfinished("vm.rollback", "web2", &text(&web2["uuid"]));
+    let other = unfinished("vm.rollback", "web1", &text(&web1["uuid"]));
+    let never = unfinished("vm.rollback", "db1", &text(&world.vm("db1").await["uuid"]));
     let world = world
         .restarted_after(async |folder| {
-            let path = folder.join("vapor.db");
-            let store = Store::open(&path, StoreOptions::default()).expect("the database");
-            for task in [&done, &other, &never] {
+            let store = journal(folder).await;
+            for (task, steps) in [(&done, 1), (&other, 1), (&never, 0)] {
                 store.begin_task(task, None, vec![]).await.expect("it is written");
-            }
-            for (task, hash) in [(&done, hash), (&other, hash)] {
-                let step = Step {
-                    seq: 1,
-                    action: "rollback".to_owned(),
-                    undo: json!({"number": 1, "hash": hash}),
-                    state: StepState::Intended,
-                };
-                store.save_steps(task.id, &[step]).await.expect("it is written");
+                let step = ("rollback", json!({"number": 1, "hash": hash}));
+                let steps = intended(vec![step; steps]);
+                store.save_steps(task.id, &steps).await.expect("it is written");
             }
             // As if the daemon had been killed before the first version of web2 was written down.
             let gone = vec![DefinitionChange::Gone(WEB2.parse().expect("a UUID"))];
@@ -459,9 +426,7 @@ async fn a_rollback_that_was_cut_off_is_judged_by_what_stands() {
             store.close().await;
         })
         .await;
-    let ended = async |task: &Task| {
-        world.get(&format!("/api/v1/tasks/{}?wait=30", task.id)).await.expect(200)
-    };
+    let ended = async |task: &Task| world.ended(task.id).await;
     let task = ended(&done).await;
     assert_eq!((&task["status"], &task["result"]["name"]), (&json!("succeeded"), &json!("web2")));
     let task = ended(&other).await;
@@ -473,58 +438,5 @@ async fn a_rollback_that_was_cut_off_is_judged_by_what_stands() {
     // What it stored is known as its work, though the daemon that did it is gone.
     let all = versions(&world, "web2").await;
     assert_eq!((&all[0]["by"], &all[0]["task"]), (&json!("unix:ann"), &json!(done.id)), "{all:#?}");
-    world.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn documents_for_cloud_init_that_were_cut_off_are_not_called_written() {
-    let world = World::new().await;
-    let web2 = world.vm("web2").await;
-    let volume = json!({"name": "web2-cloud-init.img", "capacity_bytes": 1 << 20, "format": "raw"});
-    world.post(&format!("{POOLS}/images/volumes"), &volume).await.expect(201);
-    let names = async |world: &World| {
-        let reply = world.get(&format!("{POOLS}/images/volumes")).await;
-        reply.column("volumes", "name").iter().map(text).collect::<Vec<_>>()
-    };
-    assert!(names(&world).await.contains(&"web2-cloud-init.img".to_owned()));
-    let cut = unfinished_of("vm.update", "web2", &text(&web2["uuid"]));
-    let done = unfinished_of("vm.update", "web1", &text(&world.vm("web1").await["uuid"]));
-    let step = |seq, action: &str, undo: Value| Step {
-        seq,
-        action: action.to_owned(),
-        undo,
-        state: StepState::Intended,
-    };
-    let world = world
-        .restarted_after(async |folder| {
-            let path = folder.join("vapor.db");
-            let store = Store::open(&path, StoreOptions::default()).expect("the database");
-            for task in [&cut, &done] {
-                store.begin_task(task, None, vec![]).await.expect("it is written");
-            }
-            // The volume was made, and the definition that was to have it never came.
-            let steps = [
-                step(1, "update", json!({})),
-                step(2, "cloud-init", json!({"instance_id": "i-1", "before": null})),
-                step(
-                    3,
-                    "create-volume",
-                    json!({"pool": "images", "volume": "web2-cloud-init.img"}),
-                ),
-            ];
-            store.save_steps(cut.id, &steps).await.expect("it is written");
-            let steps = [step(1, "update", json!({"description": ""}))];
-            store.save_steps(done.id, &steps).await.expect("it is written");
-            store.close().await;
-        })
-        .await;
-    let ended = async |task: &Task| {
-        world.get(&format!("/api/v1/tasks/{}?wait=30", task.id)).await.expect(200)
-    };
-    let task = ended(&cut).await;
-    assert_eq!(task["status"], "interrupted", "{task:#}");
-    assert_eq!(task["error"]["details"]["fields"], json!(["cloud_init"]), "{task:#}");
-    assert!(!names(&world).await.contains(&"web2-cloud-init.img".to_owned()), "nobody has it");
-    assert_eq!(ended(&done).await["status"], "succeeded");
     world.stop().await;
 }

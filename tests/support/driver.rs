@@ -5,6 +5,9 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+#[path = "journal.rs"]
+pub mod journal;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use uuid::Uuid;
 use vapor::config::Config;
 use vapor::daemon::Daemon;
 
@@ -133,6 +137,11 @@ impl World {
         self.daemon.stop().await;
         meanwhile(self.folder.path()).await;
         World::start(self.folder, "").await
+    }
+
+    /// The task when it has ended.
+    pub async fn ended(&self, task: Uuid) -> Value {
+        self.get(&format!("/api/v1/tasks/{task}?wait=30")).await.expect(200)
     }
 
     /// Stops the daemon.
