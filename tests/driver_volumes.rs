@@ -136,8 +136,15 @@ async fn a_volume_is_used_by_whoever_reaches_it_through_chains() {
             })
             .await;
     }
-    let disk = world.vm("other-link").await["disks"][0].clone();
-    assert_eq!(disk["volume"]["volume"], "disk");
+    // And from then on, however often it is looked at.
+    for _ in 0..20 {
+        let reply = world.post(&format!("{POOLS}/real/refresh"), &json!({})).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        let users = used_as(&world, "real", "disk").await;
+        assert_eq!(users, json!({"linked": "disk", "other-link": "disk"}));
+        let disk = world.vm("other-link").await["disks"][0].clone();
+        assert_eq!(disk["volume"]["volume"], "disk");
+    }
 
     let top = get(&world, "b", "top").await;
     assert_eq!(

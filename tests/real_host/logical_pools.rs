@@ -124,6 +124,25 @@ pub async fn volumes_are_plain_logical_volumes(place: &Place) {
     assert_eq!(place.volume("fast", "foreign").await.data()["capacity_bytes"], 64 * MIB);
     agrees(place, "fast", "vg_fast").await;
 
+    // Another name of the same device is another hand's way to use it.
+    place.host.run(
+        "echo \"<domain type='qemu'><name>mapped</name><memory>65536</memory><os><type>hvm</type></os>\
+         <devices><disk type='block'><source dev='/dev/mapper/vg_fast-foreign'/><target dev='vda'/></disk>\
+         </devices></domain>\" >/tmp/mapped.xml && virsh -q define /tmp/mapped.xml",
+    );
+    eventually("its user is known", SOON, async || {
+        let volume = place.volume("fast", "foreign").await;
+        volume.text.contains("mapped").then_some(())
+    })
+    .await;
+    place.client.delete(format!("{path}/foreign")).await.refused(409, "VOLUME_IN_USE");
+    place.virsh("undefine mapped");
+    eventually("it has no user", SOON, async || {
+        let volume = place.volume("fast", "foreign").await;
+        (!volume.text.contains("mapped")).then_some(())
+    })
+    .await;
+
     for volume in ["odd", "foreign"] {
         let reply = place.client.delete(format!("{path}/{volume}")).await;
         assert!(reply.is_success(), "{reply:?}");

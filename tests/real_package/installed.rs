@@ -103,6 +103,19 @@ async fn life(name: &str, release: &str) {
     let status = container.run("systemctl show -P StatusText vapord");
     assert!(status.contains("VMs, 0 running, at qemu:///system"), "{status}");
 
+    // The host's interfaces are known in there: a bridge of the host's is one, another name is none.
+    container.run("ip link add name hostbr type bridge");
+    let create = |bridge: &str| {
+        container.output(&format!(
+            "runuser -u ann -- vapor network create {bridge} --mode bridge --bridge {bridge}"
+        ))
+    };
+    let made = create("hostbr");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let refused = create("nobr");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("the host has no interface \"nobr\""), "{words}");
+
     // ann's guest, which the journal knows by name and which no restart and no crash touches.
     let guest = boot_guest(&container, "web1", "").await;
     let journal = container.run("journalctl -u vapord VAPOR_VM=web1 -o json --no-pager");

@@ -38,7 +38,7 @@ fn properties() -> Vec<String> {
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     let is_own = |line: &&str| !OWN.contains(&line.split('=').next().unwrap_or_default());
     let properties: Vec<String> = lines.filter(is_own).map(Into::into).collect();
-    for needed in ["User=vapor", "ProtectSystem=strict", "PrivateTmp=yes", "PrivateDevices=yes"] {
+    for needed in ["User=vapor", "ProtectSystem=strict", "PrivateTmp=yes", "DevicePolicy=closed"] {
         assert!(properties.iter().any(|line| line == needed), "{needed}: {properties:?}");
     }
     properties

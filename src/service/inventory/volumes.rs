@@ -189,7 +189,8 @@ pub(super) struct Settled {
     pub(super) volumes: Vec<Vec<Arc<VolumeRecord>>>,
     /// Paths that VMs use and that no volume has in these words, with the volume that is meant.
     pub(super) other_words: Vec<(String, usize, usize)>,
-    /// What the aliases should be asked of: folders, devices, and paths that are no volume's.
+    /// What the aliases should be asked of: folders, devices, and paths that are no volume's in these
+    /// words. It does not shrink with what the aliases have answered, or that would be forgotten again.
     pub(super) unclear: BTreeSet<String>,
 }
 
@@ -250,12 +251,15 @@ fn relate(
     }
     let at =
         |path: &str| by_place.get(&*aliases.place(path)).map(Vec::as_slice).unwrap_or_default();
+    let in_other_words = |found: &[usize], path: &str| {
+        path.starts_with('/') && found.iter().all(|id| items[*id].path() != path)
+    };
     let mut found: Vec<Found> = items.iter().map(|_| Found::default()).collect();
     let mut below: Vec<&[usize]> = vec![&[]; items.len()];
     for (id, item) in items.iter().enumerate() {
         let Some(backing) = item.backing() else { continue };
         below[id] = at(&backing.path);
-        if below[id].is_empty() && backing.path.starts_with('/') {
+        if in_other_words(below[id], &backing.path) {
             unclear.insert(backing.path.clone());
         }
         for base in below[id].iter().filter(|base| **base != id) {
@@ -288,12 +292,9 @@ fn relate(
                 Place::Path(path) => {
                     let here = at(path);
                     reached.extend(here.iter().map(|id| (*id, r#as)));
-                    if here.is_empty() && path.starts_with('/') {
+                    if in_other_words(here, path) {
                         unclear.insert(path.to_string());
-                    } else if let Some(id) = here.first()
-                        && here.iter().all(|id| items[*id].path() != &**path)
-                    {
-                        other_words.push((path.to_string(), *id));
+                        other_words.extend(here.first().map(|id| (path.to_string(), *id)));
                     }
                 }
             }

@@ -118,7 +118,7 @@ impl NetworkService {
             return Err(taken(&draft.name));
         }
         let view = xml::network::parse_network(&draft.xml)?;
-        conflict::check(&view, draft.uuid, &others, self.host().as_ref())
+        conflict::check(&view, draft.uuid, &others, self.host()?.as_ref())
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
+use crate::error::{Error, Result};
 use crate::model::Subnet;
 use crate::model::subnet::number;
 
@@ -42,10 +43,15 @@ pub fn is_here(uri: &str) -> bool {
     driver != "test" && host.is_empty()
 }
 
-/// Reads it; what cannot be read is missing.
-pub fn read() -> HostNet {
+/// Reads it.
+///
+/// # Errors
+/// [`Kind::Internal`](crate::error::Kind::Internal) if the kernel does not tell of its interfaces: without
+/// them nothing could be said of a bridge or a subnet.
+pub fn read() -> Result<HostNet> {
     let mut host = HostNet::default();
-    for entry in getifaddrs().into_iter().flatten() {
+    let unread = |error| Error::internal(format_args!("the host's interfaces: {error}"));
+    for entry in getifaddrs().map_err(unread)? {
         host.links.insert(entry.interface_name.clone());
         let address = entry.address.as_ref().and_then(ip);
         let mask = entry.netmask.as_ref().and_then(ip);
@@ -64,7 +70,7 @@ pub fn read() -> HostNet {
     let table = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     host.routes = table("/proc/net/route").lines().skip(1).filter_map(route_v4).collect();
     host.routes.extend(table("/proc/net/ipv6_route").lines().filter_map(route_v6));
-    host
+    Ok(host)
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
@@ -143,7 +149,7 @@ mod tests {
 
     #[test]
     fn this_host_has_a_loopback() {
-        let host = read();
+        let host = read().expect("netlink");
         assert!(host.links.contains("lo"), "{host:?}");
         assert!(host.addresses.iter().any(|(name, net)| name == "lo" && net.prefix() == 8));
     }

@@ -50,8 +50,8 @@ impl NetworkService {
     }
 
     /// What the host has, where libvirt works on it.
-    fn host(&self) -> Option<host::HostNet> {
-        host::is_here(&self.tools.hypervisor.status().uri).then(host::read)
+    fn host(&self) -> Result<Option<host::HostNet>> {
+        host::is_here(&self.tools.hypervisor.status().uri).then(host::read).transpose()
     }
 
     /// The network as the picture shows it now, as the result of its task.

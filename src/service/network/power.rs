@@ -40,7 +40,7 @@ impl NetworkService {
             let _turn = service.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let facts = facts_of(session, name, uuid)?;
             let view = xml::network::parse_network(facts.definition())?;
-            conflict::check(&view, uuid, &all_views(session)?, service.host().as_ref())?;
+            conflict::check(&view, uuid, &all_views(session)?, service.host()?.as_ref())?;
             network::start(session, name)
         };
         let effects = vec![format!("starts the network {name}")];

@@ -129,7 +129,7 @@ impl NetworkService {
             decide::impossible(&decision)?;
             if claims {
                 let others = all_views(session)?;
-                conflict::check(&decision.wanted, uuid, &others, self.host().as_ref())?;
+                conflict::check(&decision.wanted, uuid, &others, self.host()?.as_ref())?;
             }
             Ok(())
         })();
