@@ -40,7 +40,7 @@ fi
 # --- the trees --------------------------------------------------------------------------------------
 
 # Raised when what is in a tree changes, so that older ones are made anew.
-recipe=4
+recipe=5
 
 build() { # release
     local release=$1 tree=$trees/$1
@@ -73,7 +73,7 @@ build() { # release
         debian_tree "$tree.new" "$lab/debs/$release" systemd systemd-sysv dbus udev -- \
             polkitd libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils \
             iproute2 procps curl dnsmasq-base e2fsprogs nftables iptables genisoimage busybox-static '?virtiofsd' \
-            ovmf swtpm swtpm-tools osinfo-db python3-minimal
+            ovmf swtpm swtpm-tools mtools osinfo-db python3-minimal
     )
     # What the container's boundaries do not allow, and a test does not need.
     printf '%s\n' 'cgroup_controllers = [ ]' 'security_driver = "none"' >>"$tree.new/etc/libvirt/qemu.conf"

@@ -21,6 +21,7 @@ release=${1:-trixie}
 shift || true
 
 "$here/guest/build.sh" >/dev/null
+"$here/secureboot/build.sh" >/dev/null
 built=$(cd "$root" && cargo test --locked --no-run --tests --message-format=json 2>/dev/null |
     sed -n 's/.*"kind":\["test"\].*"name":"\([a-z_]*\)".*"executable":"\([^"]*\)".*/\1 \2/p')
 wanted=() words=()
@@ -38,12 +39,13 @@ rmdir "$container"
 trap '"$here/container.sh" stop "$container"' EXIT
 inside() { "$here/container.sh" run "$container" "$1"; }
 "$here/container.sh" start "$container" "$release" "$root"
-# The guest as it was built here: newer than what the container has, so that nothing is built there.
-mkdir -p "$container/lab" && tar -C "$lab" -cf "$container/guest.tar" guest
+# The guests as they were built here: newer than what the container has, so that nothing is built there.
+mkdir -p "$container/lab" && tar -C "$lab" -cf "$container/guest.tar" guest secureboot
 "$here/container.sh" put "$container" "$container/guest.tar" /srv/lab
-# A /tmp in memory is no place for volumes, and another file system than the tests' folders.
-inside "! mountpoint -q /tmp || umount /tmp; mkdir -p /srv/tmp"
-inside "tar -C /srv/lab -xpf /srv/lab/guest.tar && rm /srv/lab/guest.tar && touch /srv/lab/guest/stamp
+# A /tmp in memory is no place for volumes, and is mounted over what lies there by the first unit with a private
+# one.
+inside "systemctl -q mask --now tmp.mount; ! mountpoint -q /tmp || umount /tmp; mkdir -p /srv/tmp"
+inside "tar -C /srv/lab -xpf /srv/lab/guest.tar && rm /srv/lab/guest.tar && touch /srv/lab/guest/stamp /srv/lab/secureboot/secureboot.img
     install -D -m 644 '$root/packaging/sysusers.d/vapor.conf' /etc/sysusers.d/vapor.conf && systemd-sysusers"
 
 status=0
@@ -52,6 +54,10 @@ for name in "${wanted[@]}"; do
     [ -n "$binary" ] || { echo "under_unit.sh: no test binary $name" >&2; exit 64; }
     printf '== %s\n' "$name"
     inside "cd '$root' && ${unit:+VAPOR_TEST_UNIT=1} VAPOR_LAB=/srv/lab TMPDIR=/srv/tmp \
-        '$binary' --test-threads=1 ${words[*]@Q} 2>&1" || status=1
+        '$binary' --test-threads=1 ${words[*]@Q} 2>&1" || {
+        status=1
+        printf -- '--- what systemd complained of\n'
+        inside "journalctl --no-pager -q -p err -n 40"
+    }
 done
 exit $status

@@ -78,7 +78,7 @@ pub(super) enum Command {
     Aliases(Aliases),
     /// The bases of all templates.
     Templates(Bases, oneshot::Sender<()>),
-    /// Answered when everything before it is in the picture.
+    /// Answered when everything before it is in the picture, and the links that it needs are followed.
     Settled(oneshot::Sender<()>),
     Networks {
         networks: Vec<Network>,
@@ -112,6 +112,8 @@ pub(super) struct Actor {
     /// The paths that were looked up last, and whether the answer is still to come.
     pub(super) looked_up: BTreeSet<String>,
     pub(super) looking_up: bool,
+    /// Who waits for that answer.
+    pub(super) unsettled: Vec<oneshot::Sender<()>>,
     /// The actor's own inbox.
     pub(super) own: mpsc::WeakUnboundedSender<Command>,
     /// The records of a fill under way, and its ticket. Each part becomes records as it comes, so
@@ -158,6 +160,7 @@ impl Actor {
             templates: Bases::default(),
             looked_up: BTreeSet::new(),
             looking_up: false,
+            unsettled: Vec::new(),
             own,
             networks_ticket: 0,
             scribe,
@@ -212,6 +215,7 @@ impl Actor {
                 // As above.
                 let _ = reply.send(());
             }
+            Command::Settled(reply) if self.looking_up => self.unsettled.push(reply),
             Command::Settled(reply) => {
                 // As above.
                 let _ = reply.send(());

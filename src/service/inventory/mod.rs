@@ -245,6 +245,11 @@ impl Inventory {
         resources::refresh_users(self, pool).await
     }
 
+    /// Returns when the picture knows who uses which volume, also by links; at most after some seconds.
+    pub async fn settled(&self) -> Result<()> {
+        resources::settled(self).await
+    }
+
     /// Fetches all networks anew; they are in the picture when this returns.
     pub async fn refresh_networks(&self) -> Result<()> {
         resources::refresh_networks(self).await

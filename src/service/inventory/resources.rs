@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -19,6 +20,9 @@ use crate::libvirt::{Lane, Session, network, pool, volume};
 use crate::model::{Network, Pool, PoolState, VolumeRef};
 use crate::service::page::stable_hash;
 use crate::xml;
+
+/// How long links may take to be followed.
+const LINKS: Duration = Duration::from_secs(2);
 
 /// Pools, volumes and networks anew. What cannot be read stays as it was.
 pub(super) async fn refresh_resources(inventory: &Inventory) {
@@ -114,7 +118,7 @@ pub(super) async fn refresh_users(inventory: &Inventory, pool: &str) -> Result<(
         .map(|record| record.vm.uuid)
         .collect();
     if users.is_empty() {
-        return Ok(());
+        return settled(inventory).await;
     }
     let own = inventory.clone();
     inventory
@@ -136,10 +140,21 @@ pub(super) async fn refresh_users(inventory: &Inventory, pool: &str) -> Result<(
             Ok(())
         })
         .await?;
-    // Answered after what was sent before.
+    settled(inventory).await
+}
+
+/// Returns when what was sent before is in the picture and the links to volumes are followed, or when that
+/// takes too long: a look at a mount whose server is gone may never return.
+pub(super) async fn settled(inventory: &Inventory) -> Result<()> {
     let (reply, taken) = oneshot::channel();
     inventory.send(Command::Settled(reply))?;
-    taken.await.map_err(|_| Error::internal("the inventory's actor is gone"))
+    match tokio::time::timeout(LINKS, taken).await {
+        Ok(taken) => taken.map_err(|_| Error::internal("the inventory's actor is gone")),
+        Err(_) => {
+            tracing::warn!("links are still being followed; volumes are used by whom it is known of");
+            Ok(())
+        }
+    }
 }
 
 /// What libvirt tells of a pool, apart from its volumes.

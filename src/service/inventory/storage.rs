@@ -118,6 +118,12 @@ impl Actor {
         }
         // Also asks for what has come up meanwhile.
         self.settle_storage();
+        if !self.looking_up {
+            for reply in self.unsettled.drain(..) {
+                // Whoever waited may have given up.
+                let _ = reply.send(());
+            }
+        }
     }
 
     fn set_pools(&mut self, mut pools: Vec<PoolItem>) {

@@ -79,6 +79,7 @@ impl VmService {
         let pools: BTreeSet<&str> = volumes.iter().map(|volume| volume.pool.as_str()).collect();
         let beside = pools.into_iter().map(pool_key).collect();
         let hold = hold.with(self.tools.gate.take_beside(keys, beside, &claim)?);
+        self.tools.inventory.settled().await?;
         let present = self.get(&uuid.to_string())?;
         let volumes = removable(&self.tools.inventory.picture(), &present, request.remove_disks)?;
         let operation =
