@@ -62,8 +62,6 @@ pub fn command(name: &str, program: &str, settings: &Settings, log: &Path) -> Co
     }
     if let Some(process) = &settings.beside {
         say(format!("NetworkNamespacePath=/proc/{process}/ns/net"));
-        // With a /sys of that network.
-        say("MountAPIVFS=yes".into());
     }
     for output in ["StandardOutput", "StandardError"] {
         say(format!("{output}=append:{}", log.display()));

@@ -151,7 +151,9 @@ pub(super) async fn settled(inventory: &Inventory) -> Result<()> {
     match tokio::time::timeout(LINKS, taken).await {
         Ok(taken) => taken.map_err(|_| Error::internal("the inventory's actor is gone")),
         Err(_) => {
-            tracing::warn!("links are still being followed; volumes are used by whom it is known of");
+            tracing::warn!(
+                "links are still being followed; volumes are used by whom it is known of"
+            );
             Ok(())
         }
     }
