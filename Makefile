@@ -26,7 +26,7 @@ test: ## install what testing needs, run every tier of tests; ARGS='…' go to t
 	@tests/lab/test.sh $(ARGS)
 
 bench: ## print the budget table with measured values, as text and JSON; parts alone by ARGS="-- starts reads"
-	@tests/lab/setup.sh --all
+	@tests/lab/setup.sh --bench
 	cargo bench --locked --bench budgets $(ARGS)
 
 lint: ## formatting, clippy with warnings as errors, the shell scripts where shellcheck is there

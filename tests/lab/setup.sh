@@ -4,7 +4,8 @@
 #   tests/lab/setup.sh --build   only what `cargo build` needs
 #   tests/lab/setup.sh --packages  also what making packages needs (make packages)
 #   tests/lab/setup.sh --run     also what a libvirt host and the tiny guest need (make run)
-#   tests/lab/setup.sh --all     also what the tests and the bench need (default)
+#   tests/lab/setup.sh --all     also what the tests need (default)
+#   tests/lab/setup.sh --bench   also the peers that only the bench measures itself against
 #
 # Debian 12 and 13, as root or through sudo. Safe to repeat: with everything in place it calls
 # neither apt nor pip. Debian 12 gets its stock libvirt and QEMU, except where a qemu-utils or a
@@ -22,11 +23,13 @@ usage() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
 }
 
+peers=()
 case ${1:---all} in
     --build) level=build ;;
     --packages) level=packages ;;
     --run) level=run ;;
     --all) level=all ;;
+    --bench) level=all peers=(virtinst) ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 64 ;;
 esac
@@ -84,7 +87,7 @@ fi
 if [ $level = all ]; then
     common+=(osinfo-db shellcheck python3-venv swtpm swtpm-tools mtools binutils debootstrap e2fsprogs openssh-client)
     common+=(systemd-container lintian rpmlint)
-    family+=(python3-libvirt ovmf libvirt-daemon-driver-lxc)
+    family+=(python3-libvirt ovmf libvirt-daemon-driver-lxc "${peers[@]}")
 fi
 
 # shellcheck disable=SC2016
