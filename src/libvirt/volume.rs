@@ -12,7 +12,7 @@ use super::error::{What, present};
 use super::pool;
 use super::session::{Session, without_nul};
 use crate::error::{Error, Kind, Result};
-use crate::model::WipeAlgorithm;
+use crate::model::{VolumeRef, WipeAlgorithm};
 
 /// What libvirt knows of one volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -198,6 +198,29 @@ pub fn delete_if_there(session: &Session, pool: &str, name: &str) -> Result<()> 
         Err(error) if matches!(error.kind(), Kind::VolumeNotFound | Kind::PoolNotFound) => Ok(()),
         done => done,
     }
+}
+
+/// Deletes what is there of these volumes, the last first, as each may stand on one before it. Returns
+/// those that stay.
+///
+/// # Errors
+/// [`Kind::LibvirtUnavailable`] alone.
+pub fn delete_all<'a>(
+    session: &Session,
+    volumes: impl DoubleEndedIterator<Item = &'a VolumeRef>,
+) -> Result<Vec<VolumeRef>> {
+    let mut stay = Vec::new();
+    for reference in volumes.rev() {
+        match delete_if_there(session, &reference.pool, &reference.volume) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
+            Err(error) => {
+                tracing::warn!(volume = %reference, error = ?error, "a volume stays");
+                stay.push(reference.clone());
+            }
+        }
+    }
+    Ok(stay)
 }
 
 /// The pool and name of the volume at `path`, if a known pool has one there.

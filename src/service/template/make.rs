@@ -155,25 +155,8 @@ impl TemplateService {
             .tools
             .hypervisor
             .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
-                let mut left = Vec::new();
-                for reference in volumes.iter().rev() {
-                    match volume::delete(session, &reference.pool, &reference.volume) {
-                        Ok(()) => {}
-                        Err(error)
-                            if matches!(
-                                error.kind(),
-                                Kind::VolumeNotFound | Kind::PoolNotFound | Kind::PoolInactive
-                            ) => {}
-                        Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                            return Err(error);
-                        }
-                        Err(error) => {
-                            tracing::warn!(volume = %reference, error = ?error, "a volume stays");
-                            left.push(format!("the volume {reference}"));
-                        }
-                    }
-                }
-                Ok(left)
+                let stay = volume::delete_all(session, volumes.iter())?;
+                Ok(stay.iter().map(|volume| format!("the volume {volume}")).collect::<Vec<_>>())
             })
             .await?;
         self.tools.inventory.refresh_storage().await?;
@@ -200,12 +183,8 @@ impl TemplateService {
         let has_told = !told.is_empty();
         let remove = move |session: &Session| {
             undefine(session, vm)?;
-            for VolumeRef { pool, volume } in told {
-                if let Err(error) = volume::delete_if_there(session, &pool, &volume) {
-                    tracing::warn!(pool, volume, error = ?error, "a converted VM's volume stays");
-                }
-            }
-            Ok(())
+            // What stays is logged, and is no reason to keep the template away.
+            volume::delete_all(session, told.iter()).map(drop)
         };
         self.vms.act_on(vm, remove).await?;
         if has_told && let Err(error) = self.tools.inventory.refresh_storage().await {

@@ -40,20 +40,8 @@ impl VmService {
             .tools
             .hypervisor
             .run_to_end(Lane::Slow, SLOW_CALL, move |session| {
-                let mut stuck = Vec::new();
-                for reference in unused.iter().rev() {
-                    match volume::delete_if_there(session, &reference.pool, &reference.volume) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == Kind::LibvirtUnavailable => {
-                            return Err(error);
-                        }
-                        Err(error) => {
-                            tracing::warn!(volume = %reference, error = ?error, "a volume stays");
-                            stuck.push(named(reference));
-                        }
-                    }
-                }
-                Ok(stuck)
+                let stay = volume::delete_all(session, unused.iter())?;
+                Ok(stay.iter().map(named).collect())
             })
             .await?;
         if let Err(error) = self.tools.inventory.refresh_storage().await {

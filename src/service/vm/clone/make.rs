@@ -154,19 +154,12 @@ impl VmService {
                     left.push(format!("the overlays of VM {:?}", plan.source_name));
                 }
                 let keeps = !left.is_empty();
-                for volume in made.volumes.iter().rev() {
-                    if keeps && plan.own.values().any(|overlay| overlay.volume == *volume) {
-                        continue;
-                    }
-                    match volume::delete_if_there(session, &volume.pool, &volume.volume) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == Kind::LibvirtUnavailable => return Err(error),
-                        Err(error) => {
-                            tracing::warn!(%volume, error = ?error, "a volume stays");
-                            left.push(format!("the volume {volume}"));
-                        }
-                    }
-                }
+                let is_kept = |volume: &VolumeRef| {
+                    keeps && plan.own.values().any(|overlay| overlay.volume == *volume)
+                };
+                let go = made.volumes.iter().filter(|volume| !is_kept(volume));
+                let stay = volume::delete_all(session, go)?;
+                left.extend(stay.iter().map(|volume| format!("the volume {volume}")));
                 Ok(left)
             })
             .await
