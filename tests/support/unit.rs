@@ -62,12 +62,25 @@ pub fn command(name: &str, program: &str, settings: &Settings, log: &Path) -> Co
     }
     if let Some(process) = &settings.beside {
         say(format!("NetworkNamespacePath=/proc/{process}/ns/net"));
+        say(format!("BindReadOnlyPaths={}:/sys", sys_beside(process)));
     }
     for output in ["StandardOutput", "StandardError"] {
         say(format!("{output}=append:{}", log.display()));
     }
     command.arg(program).arg("--config").arg(config);
     command
+}
+
+/// A `/sys` that shows the interfaces of this process's network: those of where it was mounted. It goes
+/// with the container that all of this runs in.
+fn sys_beside(process: &str) -> String {
+    let folder = format!("/run/sys-beside-{process}");
+    if !Path::new(&folder).exists() {
+        std::fs::create_dir(&folder).expect("a folder");
+        let net = format!("--net=/proc/{process}/ns/net");
+        run(Command::new("nsenter").args([&net, "mount", "-t", "sysfs", "sysfs", &folder]));
+    }
+    folder
 }
 
 /// Where the socket of `qemu+unix:///system?socket=…` lies.
