@@ -18,6 +18,8 @@ use crate::error::{Error, Kind};
 use crate::model::{DeviceName, LabelKey, NetworkName, ResourceName, VmName, VolumeName};
 
 /// No more problems than this are listed for one request.
+/// A pattern that is longer than this says nothing to people.
+const READABLE: usize = 40;
 const MAX_PROBLEMS: usize = 20;
 
 /// One way in which a value breaks its schema.
@@ -296,7 +298,13 @@ impl Check<'_> {
         if let Some(Value::String(pattern)) = schema.get("pattern")
             && !fits_pattern(pattern, text)
         {
-            return self.report(format!("does not fit {pattern}"));
+            let example = schema.get("example").and_then(Value::as_str);
+            return self.report(match example {
+                // A long one explains nothing to anybody.
+                Some(example) if pattern.len() > READABLE => format!("is nothing like {example:?}"),
+                Some(example) => format!("does not fit {pattern}, such as {example:?}"),
+                None => format!("does not fit {pattern}"),
+            });
         }
         if schema.get("format").is_some_and(|format| format == "uuid")
             && (text.len() != 36 || uuid::Uuid::try_parse(text).is_err())
@@ -421,6 +429,18 @@ mod tests {
             "network":{"type":"network","source":"default"},"labels":{"tier":"web"}});
         assert_eq!(problems::<CreateVm>(&body), []);
         assert_eq!(problems::<UpdateVm>(&json!({"memory": null})), []);
+    }
+
+    #[test]
+    fn what_has_another_form_is_told_the_form_or_an_example() {
+        let pool = |target: Value| json!({"name": "p", "type": "dir", "target": target});
+        let told = |target| one::<crate::model::CreatePool>(&pool(target)).1;
+        assert_eq!(
+            told(json!({"path": "../../etc"})),
+            "is nothing like \"/var/lib/libvirt/images\""
+        );
+        let mode = json!({"path": "/srv", "permissions": {"mode": "rwx"}});
+        assert_eq!(told(mode), "does not fit ^0?[0-7]{3}$, such as \"0711\"");
     }
 
     #[test]

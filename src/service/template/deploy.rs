@@ -167,11 +167,14 @@ fn first_size(row: &TemplateRow, body: &CreateVm) -> Option<u64> {
 
 fn minimum(field: &str, value: Option<u64>, least: Option<u64>, unit: &str) -> Result<()> {
     match (value, least) {
-        (Some(value), Some(least)) if value < least => Err(Error::new(
-            Kind::Impossible,
-            format!("{value} {unit} is less than the {least} that the template asks for"),
-        )
-        .with_field(field, format!("must be at least {least}"))),
+        (Some(value), Some(least)) if value < least => {
+            let has = if value == 0 { "less than 1".to_owned() } else { value.to_string() };
+            Err(Error::new(
+                Kind::Impossible,
+                format!("the template asks for {least} {unit} or more, and {field} is {has}"),
+            )
+            .with_field(field, format!("must be at least {least}")))
+        }
         _ => Ok(()),
     }
 }
