@@ -502,8 +502,22 @@ fn networks_are_made_shown_changed_and_deleted() {
         .unwrap();
     assert_eq!(world.ok(&format!("network create -f {file} --no-start")), "filed created\n");
     assert!(world.fails(3, "network show filled").contains("filed"));
-    for name in ["lab", "filed"] {
-        assert_eq!(world.ok(&format!("network delete {name} --yes")), format!("{name} deleted\n"));
-    }
+    assert_eq!(world.ok("network start filed"), "filed started\n");
+    assert_eq!(world.ok("network stop lab filed"), "lab stopped\nfiled stopped\n");
+    // One that is not there stops no other.
+    let missing = world.fails(3, "network delete lab filled filed --yes");
+    assert!(missing.contains("\"filed\"?"), "{missing}");
     assert_eq!(world.ok("network list -o name"), "default\n");
+}
+
+#[test]
+fn templates_are_told_by_their_nearest_name_and_deleted_one_by_one() {
+    let world = World::new();
+    let file = world.path("settings.json");
+    fs::write(&file, json!({"memory": 64, "vcpus": 1}).to_string()).unwrap();
+    assert_eq!(world.ok(&format!("template create golden -f {file}")), "golden created\n");
+    assert!(world.fails(3, "template show goldne").contains("did you mean \"golden\"?"));
+    assert!(world.fails(3, "template update glden --min-memory 64").contains("\"golden\"?"));
+    assert!(world.fails(3, "template delete nosuch golden --yes").contains("nosuch"));
+    assert_eq!(world.ok("template list -o name"), "");
 }

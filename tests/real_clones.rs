@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use support::{BOOT, Client, Lab, SOON, V, World, eventually, guest};
 
+const VOLUMES: &str = "/api/v1/virtualization/storages/pools/lab/volumes";
+
 /// A body of the tiny guest with two disks.
 fn two_disks(name: &str) -> Value {
     let mut body = guest::body(name);
@@ -205,6 +207,22 @@ async fn stopped_and_linked_clones_hold_what_the_source_held() {
     // What one writes is its own.
     for name in ["src", "full", "linked"] {
         assert_eq!(words(shell(lab, name, read).await), [name, name]);
+    }
+    // Nothing tells whose disk a base was: with its last VM it stays, and that is said.
+    for (name, bases) in [("full", 0), ("linked", 0), ("src", 2)] {
+        let path = format!("{V}/{name}?remove_disks=true&force=true");
+        let plan = client.delete(format!("{path}&dry_run=true")).await;
+        let planned = plan.data()["warnings"].as_array().map(Vec::len);
+        assert_eq!(planned, Some(bases), "{name}: {plan:?}");
+        let gone = client.delete(path).await;
+        assert_eq!(gone.status, 204, "{gone:?}");
+        let told = gone.header("warning").map(|text| text.contains("nothing uses it any more"));
+        assert_eq!(told, (bases > 0).then_some(true), "{name}: {gone:?}");
+    }
+    let bases = lab.volumes();
+    assert_eq!(bases.len(), 2, "{bases:?}");
+    for base in bases {
+        assert_eq!(client.delete(format!("{VOLUMES}/{base}")).await.status, 204, "{base}");
     }
     world.finish().await;
 }

@@ -8,6 +8,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
+
 use crate::client::Failure;
 use crate::host::{Lab, Vapord, run};
 use crate::report::{Report, Times, number};
@@ -29,6 +32,7 @@ pub fn streams(report: &mut Report, vapord: &Vapord, lab: &Lab) -> Result<(), Fa
     let length = (mib as u64) << 20;
     let before = vapord.memory_mib("VmRSS")?;
     let (mut uploads, mut downloads) = (Times::default(), Times::default());
+    let (mut cli_uploads, mut cli_downloads) = (Times::default(), Times::default());
     let (mut virsh_uploads, mut virsh_downloads) = (Times::default(), Times::default());
     let mut most: f64 = 0.0;
     for round in 0..ROUNDS {
@@ -49,6 +53,15 @@ pub fn streams(report: &mut Report, vapord: &Vapord, lab: &Lab) -> Result<(), Fa
             .expect(204)?;
         std::fs::remove_file(&copy)?;
 
+        let from = source.display().to_string();
+        settle()?;
+        cli_uploads.add(vapor(vapord, &["volume", "upload", &from, "lab/cli.img"])?);
+        settle()?;
+        let to = copy.display().to_string();
+        cli_downloads.add(vapor(vapord, &["volume", "download", "lab/cli.img", &to])?);
+        vapor(vapord, &["volume", "delete", "lab/cli.img", "--yes"])?;
+        std::fs::remove_file(&copy)?;
+
         let size = length.to_string();
         let (from, to) = (source.display().to_string(), copy.display().to_string());
         // virsh, too, has its room before it begins.
@@ -62,10 +75,11 @@ pub fn streams(report: &mut Report, vapord: &Vapord, lab: &Lab) -> Result<(), Fa
         lab.virsh(1, &["vol-delete", "--pool", "lab", "virsh.img"])?;
         std::fs::remove_file(&copy)?;
     }
-    for (what, ours, theirs) in
-        [("upload", uploads, virsh_uploads), ("download", downloads, virsh_downloads)]
-    {
-        let (ours, theirs) = (ours.median(), theirs.median());
+    for (what, ours, cli, theirs) in [
+        ("upload", uploads, cli_uploads, virsh_uploads),
+        ("download", downloads, cli_downloads, virsh_downloads),
+    ] {
+        let (ours, cli, theirs) = (ours.median(), cli.median(), theirs.median());
         let rate = |millis: f64| number(mib as f64 / (millis / 1000.0));
         let more = format!(
             "{} s, {} MiB/s; virsh vol-{what} {} s, {} MiB/s",
@@ -75,6 +89,10 @@ pub fn streams(report: &mut Report, vapord: &Vapord, lab: &Lab) -> Result<(), Fa
             rate(theirs)
         );
         report.at_least(&format!("{what} of {mib} MiB, against virsh"), 1.0, theirs / ours, &more);
+        let checked = if what == "upload" { ", which compares the SHA-256," } else { "" };
+        let row = format!("the same by `vapor volume {what}`{checked} against virsh");
+        let more = format!("{} s, {} MiB/s", number(cli / 1000.0), rate(cli));
+        report.shown(&row, "times", theirs / cli, &more);
     }
     let more = format!("before {} MiB", number(before));
     report.at_most("resident memory while it streams", 40.0, "MiB", most, &more);
@@ -152,9 +170,17 @@ fn answered(stream: UnixStream, status: &str) -> Result<(BufReader<UnixStream>, 
     Ok((reader, length))
 }
 
-/// Without a checksum of the whole, as virsh does it.
+/// How long the command line takes.
+fn vapor(vapord: &Vapord, words: &[&str]) -> Result<Duration, Failure> {
+    let begun = Instant::now();
+    run(Command::new(env!("CARGO_BIN_EXE_vapor")).arg("--socket").arg(&vapord.socket).args(words))?;
+    Ok(begun.elapsed())
+}
+
+/// Without a checksum of the whole, as virsh does it; with as much room in the socket as `vapor` has.
 fn upload(socket: &Path, source: &Path, length: u64) -> Result<(), Failure> {
     let mut stream = UnixStream::connect(socket)?;
+    setsockopt(&stream, SndBuf, &(1 << 20))?;
     let head = format!(
         "POST {POOL}/volumes/bench.img/upload HTTP/1.1\r\nhost: bench\r\ncontent-length: {length}\r\n\r\n"
     );

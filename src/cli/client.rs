@@ -4,18 +4,27 @@
 //! `Idempotency-Key`. A connection that breaks after it stood (the daemon was restarted) is
 //! therefore tried again for some seconds, and nothing happens twice.
 
+use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, USER_AGENT, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use super::endpoint::Endpoint;
@@ -33,6 +42,8 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(2),
     Duration::from_secs(4),
 ];
+/// What the kernel is to take of a request before the daemon has read it, if the system allows it.
+const SEND_BUFFER: usize = 1 << 20;
 /// No reply of the API comes near this.
 const MAX_REPLY: usize = 256 << 20;
 /// What every path of the API begins with.
@@ -59,6 +70,11 @@ impl Request {
     /// A read.
     pub fn get(path: impl Into<String>) -> Self {
         Request::new(Method::GET, path)
+    }
+
+    /// Its body as hyper takes it.
+    fn own_body(&self) -> Full<Bytes> {
+        Full::new(self.body.clone())
     }
 
     /// Adds a JSON body.
@@ -224,19 +240,26 @@ impl Client {
     }
 
     async fn attempt(&self, request: &Request) -> Result<Reply, Broken> {
-        let whole = async {
-            let response = self.open(request).await?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_REPLY).collect().await.map_err(|error| {
-                if error.is::<http_body_util::LengthLimitError>() {
-                    Broken::TooLarge
-                } else {
-                    Broken::Broke(error.to_string())
-                }
-            })?;
-            Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
-        };
+        let whole = async { whole(self.open(request, request.own_body()).await?).await };
         timeout(PATIENCE, whole).await.unwrap_or(Err(Broken::Silent))
+    }
+
+    /// Sends a body that comes in pieces, and reads the whole reply, whatever its status. It may take
+    /// as long as it likes while pieces go. Not repeated.
+    ///
+    /// # Errors
+    /// [`Exit::Unreachable`].
+    pub async fn send_pieces(&self, request: &Request, pieces: Pieces) -> Result<Reply> {
+        let taken = Arc::clone(&pieces.taken);
+        let mut sent = std::pin::pin!(async { whole(self.open(request, pieces).await?).await });
+        loop {
+            let before = taken.load(Ordering::Relaxed);
+            match timeout(PATIENCE, &mut sent).await {
+                Ok(done) => return done.map_err(|broken| self.explain(broken)),
+                Err(_) if taken.load(Ordering::Relaxed) > before => {}
+                Err(_) => return Err(self.explain(Broken::Silent)),
+            }
+        }
     }
 
     /// Sends and returns as soon as the head of the reply is there: for streams. Not repeated.
@@ -244,40 +267,45 @@ impl Client {
     /// # Errors
     /// [`Exit::Unreachable`].
     pub async fn stream(&self, request: &Request) -> Result<Response<Incoming>> {
-        match timeout(PATIENCE, self.open(request)).await {
+        match timeout(PATIENCE, self.open(request, request.own_body())).await {
             Ok(opened) => opened.map_err(|broken| self.explain(broken)),
             Err(_) => Err(self.explain(Broken::Silent)),
         }
     }
 
-    async fn open(&self, request: &Request) -> Result<Response<Incoming>, Broken> {
+    async fn open<B>(&self, request: &Request, body: B) -> Result<Response<Incoming>, Broken>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
+        fn in_time<S>(connected: Result<io::Result<S>, Elapsed>) -> io::Result<S> {
+            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
         match &self.endpoint {
             Endpoint::Unix(path) => {
                 let stream = timeout(CONNECT, UnixStream::connect(path)).await;
-                self.exchange(
-                    stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-                    request,
-                )
-                .await
+                let stream = in_time(stream).inspect(|stream| {
+                    // As much as the system allows: what is sent then wakes the daemon less often. That
+                    // it does not is no reason to fail.
+                    let _ = setsockopt(stream, SndBuf, &SEND_BUFFER);
+                });
+                self.exchange(stream, request, body).await
             }
             Endpoint::Tcp { host, port } => {
                 let stream = timeout(CONNECT, TcpStream::connect((host.as_str(), *port))).await;
-                self.exchange(
-                    stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-                    request,
-                )
-                .await
+                self.exchange(in_time(stream), request, body).await
             }
         }
     }
 
-    async fn exchange<S>(
+    async fn exchange<S, B>(
         &self,
         stream: io::Result<S>,
         request: &Request,
+        body: B,
     ) -> Result<Response<Incoming>, Broken>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
     {
         let stream = TokioIo::new(stream.map_err(Broken::NeverStood)?);
         let broke = |error: hyper::Error| Broken::Broke(error.to_string());
@@ -300,7 +328,7 @@ impl Client {
         for (name, value) in &request.headers {
             built = built.header(name, value);
         }
-        let built = built.body(Full::new(request.body.clone())).map_err(|error| {
+        let built = built.body(body).map_err(|error| {
             Broken::NeverStood(io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         sender.send_request(built).await.map_err(broke)
@@ -321,6 +349,58 @@ impl Client {
                 Failure::new(Exit::Failed, "the reply is larger than anything vapord sends")
             }
         }
+    }
+}
+
+/// A reply with its body.
+async fn whole(response: Response<Incoming>) -> Result<Reply, Broken> {
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, MAX_REPLY).collect().await.map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Broken::TooLarge
+        } else {
+            Broken::Broke(error.to_string())
+        }
+    })?;
+    Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+}
+
+/// A body of known length that is made while it is sent.
+pub struct Pieces {
+    arriving: mpsc::Receiver<Bytes>,
+    length: u64,
+    /// How much of it the connection has taken.
+    taken: Arc<AtomicU64>,
+    tell: Box<dyn Fn(u64) + Send>,
+}
+
+impl Pieces {
+    /// `tell` is told how much has been taken.
+    pub fn new(
+        arriving: mpsc::Receiver<Bytes>,
+        length: u64,
+        tell: impl Fn(u64) + Send + 'static,
+    ) -> Self {
+        Pieces { arriving, length, taken: Arc::default(), tell: Box::new(tell) }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(piece) = ready!(self.arriving.poll_recv(cx)) else { return Poll::Ready(None) };
+        let taken = self.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        (self.tell)(taken + piece.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length.saturating_sub(self.taken.load(Ordering::Relaxed)))
     }
 }
 

@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 use super::client::{Request, escape};
 use super::context::Context;
 use super::failure::Result;
-use super::operation::{ChangeArgs, Ended, perform, show_done};
+use super::operation::{ChangeArgs, change};
 use super::output::{Column, Format, Listing, Sheet, fetch_list, read};
+use super::suggest::{self, Meant};
 use super::text::{bytes, moment, or_none, plain, quoted, safe, yes_no};
+use super::vm::Tally;
 use super::volume::Name;
-use super::{suggest, transfer};
+use super::{transfer, upload};
 use crate::model::{Iso, VolumeRef};
 
 const ISOS: &str = "/virtualization/isos";
@@ -30,7 +32,7 @@ pub enum IsoCommand {
     /// Register a volume as an image
     Register(RegisterArgs),
     /// Upload a file into the library
-    Upload(transfer::IsoUploadArgs),
+    Upload(upload::IsoUploadArgs),
     /// Make a file of an image
     Download(DownloadArgs),
     /// Compute the checksum of an image anew
@@ -159,7 +161,7 @@ pub async fn run(cx: &mut Context, command: IsoCommand) -> Result<()> {
         }
         IsoCommand::Show(args) => show(cx, &args.iso).await,
         IsoCommand::Register(args) => register(cx, &args).await,
-        IsoCommand::Upload(args) => transfer::upload_iso(cx, args).await,
+        IsoCommand::Upload(args) => upload::upload_iso(cx, args).await,
         IsoCommand::Download(args) => {
             let iso: Iso = read(data(cx, &args.iso).await?)?;
             let DownloadArgs { file, resume, .. } = args;
@@ -169,7 +171,8 @@ pub async fn run(cx: &mut Context, command: IsoCommand) -> Result<()> {
         }
         IsoCommand::Checksum(args) => {
             let request = Request::new(Method::POST, format!("{}/checksum", path(&args.iso)));
-            change(cx, request, &args.iso, "has its checksum", &args.change).await
+            let iso = args.iso.as_str();
+            change(cx, request, &args.change, Meant::Iso(iso), iso, "has its checksum").await
         }
         IsoCommand::Delete(args) => delete(cx, &args).await,
     }
@@ -235,11 +238,8 @@ async fn register(cx: &mut Context, args: &RegisterArgs) -> Result<()> {
     }
     let name = args.name.as_deref().unwrap_or(&args.volume.volume);
     let request = Request::new(Method::POST, ISOS).json(&body);
-    match perform(cx, request, &args.change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, name, "registered"),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_pool(cx, &args.volume.pool, failure).await),
-    }
+    let pool = Meant::Pool(&args.volume.pool);
+    change(cx, request, &args.change, pool, name, "registered").await
 }
 
 async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
@@ -250,25 +250,13 @@ async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
         "deleting an ISO image",
         &format!("delete {} {volumes}?", names.join(", ")),
     )?;
+    let mut tally = Tally::default();
     for name in &args.isos {
         let request = Request::new(Method::DELETE, path(name));
         let request =
             if args.delete_volume { request.query("delete_volume", "true") } else { request };
-        change(cx, request, name, "deleted", &args.change).await?;
+        let result = change(cx, request, &args.change, Meant::Iso(name), name, "deleted").await;
+        tally.add(cx, result)?;
     }
-    Ok(())
-}
-
-async fn change(
-    cx: &mut Context,
-    request: Request,
-    name: &str,
-    words: &str,
-    args: &ChangeArgs,
-) -> Result<()> {
-    match perform(cx, request, args).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, name, words),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_iso(cx, name, failure).await),
-    }
+    tally.end()
 }

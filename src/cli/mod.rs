@@ -1,8 +1,8 @@
 //! `vapor`, the command line: a client of the daemon's API and of nothing else.
 //!
 //! The binary parses, calls [`run`] and exits with its code. Each noun of the command line has a
-//! file (`vm/`, `task`, `event`, `pool`, `volume`, `transfer` for images, `network`, `iso`,
-//! `os_variant`, `db`, `status`, `raw` for `vapor api`);
+//! file (`vm/`, `task`, `event`, `pool`, `volume`, `upload` and `transfer` for images, `network`,
+//! `iso`, `template`, `os_variant`, `db`, `status`, `raw` for `vapor api`);
 //! under them lie the parts they share:
 //!
 //! - `endpoint` and `client`: where the daemon is, and HTTP to it;
@@ -36,6 +36,7 @@ mod task;
 mod template;
 mod text;
 mod transfer;
+mod upload;
 mod vm;
 mod volume;
 mod yaml;

@@ -19,8 +19,9 @@ use super::failure::{Exit, Failure, Result};
 use super::output::{Format, read};
 use super::plan;
 use super::progress::Meter;
+use super::suggest::Meant;
 use super::text::{quoted, safe};
-use crate::model::{Task, TaskStatus};
+use crate::model::{Plan, Task, TaskStatus};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -105,6 +106,26 @@ pub async fn perform(cx: &mut Context, request: Request, args: &ChangeArgs) -> R
     outcome(task).map(Ended::Done)
 }
 
+/// Sees a change to its end, and shows what [`show_done`] would. Where there is none of the name that
+/// is meant, the failure names the nearest.
+///
+/// # Errors
+/// Those of [`perform`], and of writing.
+pub async fn change(
+    cx: &mut Context,
+    request: Request,
+    args: &ChangeArgs,
+    meant: Meant<'_>,
+    name: &str,
+    words: &str,
+) -> Result<()> {
+    match perform(cx, request, args).await {
+        Ok(Ended::Done(data)) => show_done(cx, &data, name, words),
+        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
+        Err(failure) => Err(meant.suggest(cx, failure).await),
+    }
+}
+
 /// Shows on stderr what the daemon warns of.
 pub fn warn(cx: &mut Context, warnings: impl IntoIterator<Item = String>) {
     for text in warnings {
@@ -120,6 +141,21 @@ pub async fn dry_run(cx: &Context, request: Request) -> Result<Value> {
     let reply: Reply = cx.client.send(&request.query("dry_run", "true")).await?.checked()?;
     let data = reply.data()?;
     Ok(data.get("plan").cloned().unwrap_or(data))
+}
+
+/// Shows what a destroying change would do, as the daemon plans it, and asks; `what` is what needs the
+/// confirmation.
+///
+/// # Errors
+/// The plan's first blocker, what the daemon reports, and the lack of a yes.
+pub async fn ask(cx: &mut Context, request: Request, what: &str, question: &str) -> Result<()> {
+    let plan: Plan = read(dry_run(cx, request).await?)?;
+    plan::refuse_blocked(&plan)?;
+    for effect in &plan.side_effects {
+        cx.note(&format!("  - {}", safe(effect)));
+    }
+    warn(cx, plan.warnings);
+    cx.confirm(false, what, question)
 }
 
 fn accepted(cx: &mut Context, task: &Task, data: &Value) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::context::{Context, Style};
 use super::failure::{Exit, Failure, Result};
@@ -73,7 +73,23 @@ pub fn render(cx: &Context, plan: &Plan) -> String {
     if plan.changes.is_empty() && plan.xml_diff.is_empty() && plan.side_effects.is_empty() {
         let _ = writeln!(text, "\nnothing would change");
     }
+    if !plan.warnings.is_empty() {
+        let _ = writeln!(text, "\n{}", cx.paint(Style::Yellow, "warnings:"));
+        for warning in &plan.warnings {
+            let _ = writeln!(text, "  - {}", safe(warning));
+        }
+    }
     text + &render_blockers(cx, plan)
+}
+
+/// What stands in the way of what is about to be done, as the daemon would report it.
+///
+/// # Errors
+/// The first blocker, if there is one.
+pub fn refuse_blocked(plan: &Plan) -> Result<()> {
+    let Some(blocker) = plan.blockers.first() else { return Ok(()) };
+    let error = json!({"code": blocker.code, "message": blocker.message, "hint": blocker.hint});
+    Err(Failure::reported(&error, None))
 }
 
 /// What stands in the way; empty if nothing does.

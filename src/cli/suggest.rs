@@ -9,6 +9,31 @@ use super::output::fetch_list;
 use super::volume::Name;
 use crate::error::Kind;
 
+/// What a command's user named, of which there may be none.
+#[derive(Clone, Copy, Debug)]
+pub enum Meant<'a> {
+    Vm(&'a str),
+    Pool(&'a str),
+    Volume(&'a Name),
+    Iso(&'a str),
+    Network(&'a str),
+    Template(&'a str),
+}
+
+impl Meant<'_> {
+    /// Adds the nearest name of its kind to a failure that says there is none of that name.
+    pub async fn suggest(self, cx: &Context, failure: Failure) -> Failure {
+        match self {
+            Meant::Vm(typed) => for_vm(cx, typed, failure).await,
+            Meant::Pool(typed) => for_pool(cx, typed, failure).await,
+            Meant::Volume(typed) => for_volume(cx, typed, failure).await,
+            Meant::Iso(typed) => for_iso(cx, typed, failure).await,
+            Meant::Network(typed) => for_network(cx, typed, failure).await,
+            Meant::Template(typed) => for_template(cx, typed, failure).await,
+        }
+    }
+}
+
 /// Adds the nearest VM's name to a failure that says there is none of that name, unless the daemon
 /// has named one already.
 pub async fn for_vm(cx: &Context, typed: &str, failure: Failure) -> Failure {
@@ -40,6 +65,13 @@ pub async fn for_iso(cx: &Context, typed: &str, failure: Failure) -> Failure {
 pub async fn for_network(cx: &Context, typed: &str, failure: Failure) -> Failure {
     let networks = Request::get("/virtualization/networks").query("fields", "name");
     lookup(cx, Kind::NetworkNotFound, networks, "networks", typed, failure).await
+}
+
+/// The same for templates.
+pub async fn for_template(cx: &Context, typed: &str, failure: Failure) -> Failure {
+    let templates =
+        Request::get("/virtualization/virtualmachines/templates").query("fields", "name");
+    lookup(cx, Kind::TemplateNotFound, templates, "templates", typed, failure).await
 }
 
 async fn lookup(

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::client::{Request, escape, vm_path};
 use super::context::Context;
 use super::failure::Result;
-use super::operation::{ChangeArgs, Ended, perform, show_done};
+use super::operation::{ChangeArgs, change};
 use super::output::{Column, Format, Listing, Sheet, fetch_list, read};
+use super::suggest::{self, Meant};
 use super::text::{bytes, moment, or_none, quoted, safe};
-use super::vm::{overlay, read_body, without_nulls};
+use super::vm::{Tally, overlay, read_body, without_nulls};
 use crate::model::Template;
 
 const TEMPLATES: &str = "/virtualization/virtualmachines/templates";
@@ -178,7 +179,10 @@ pub async fn run(cx: &mut Context, command: TemplateCommand) -> Result<()> {
 }
 
 async fn data(cx: &Context, name: &str) -> Result<Value> {
-    cx.client.send(&Request::get(path(name))).await?.checked()?.data()
+    match cx.client.send(&Request::get(path(name))).await?.checked() {
+        Ok(reply) => reply.data(),
+        Err(failure) => Err(suggest::for_template(cx, name, failure).await),
+    }
 }
 
 async fn show(cx: &mut Context, name: &str) -> Result<()> {
@@ -233,7 +237,11 @@ async fn create(cx: &mut Context, args: &CreateArgs) -> Result<()> {
             Request::new(Method::POST, TEMPLATES)
         }
     };
-    change(cx, request.json(&body), &args.name, "created", &args.change).await
+    let meant = match &args.from_vm {
+        Some(vm) => Meant::Vm(vm),
+        None => Meant::Template(&args.name),
+    };
+    change(cx, request.json(&body), &args.change, meant, &args.name, "created").await
 }
 
 async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
@@ -242,7 +250,8 @@ async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
         body["settings"] = read_body(cx, args.file.as_deref())?;
     }
     let request = Request::new(Method::PUT, path(&args.template)).json(&body);
-    change(cx, request, &args.template, "changed", &args.change).await
+    let meant = Meant::Template(&args.template);
+    change(cx, request, &args.change, meant, &args.template, "changed").await
 }
 
 async fn delete(cx: &mut Context, args: DeleteArgs) -> Result<()> {
@@ -253,25 +262,15 @@ async fn delete(cx: &mut Context, args: DeleteArgs) -> Result<()> {
         "deleting a template",
         &format!("delete {} {images}?", names.join(", ")),
     )?;
+    let mut tally = Tally::default();
     for name in &args.templates {
         let mut request = Request::new(Method::DELETE, path(name));
         if args.delete_volumes {
             request = request.query("delete_volumes", "true");
         }
-        change(cx, request, name, "deleted", &args.change).await?;
+        let result =
+            change(cx, request, &args.change, Meant::Template(name), name, "deleted").await;
+        tally.add(cx, result)?;
     }
-    Ok(())
-}
-
-async fn change(
-    cx: &mut Context,
-    request: Request,
-    name: &str,
-    words: &str,
-    args: &ChangeArgs,
-) -> Result<()> {
-    match perform(cx, request, args).await? {
-        Ended::Done(data) => show_done(cx, &data, name, words),
-        Ended::Planned | Ended::Accepted => Ok(()),
-    }
+    tally.end()
 }

@@ -7,11 +7,12 @@ use serde_json::json;
 use super::client::{Request, escape};
 use super::context::Context;
 use super::failure::Result;
-use super::operation::{ChangeArgs, Ended, perform, show_done};
+use super::operation::{ChangeArgs, change};
 use super::output::{Column, Format, Listing, Sheet, fetch_list, read};
-use super::suggest;
+use super::suggest::{self, Meant};
 use super::text::{bytes, moment, or_none, parse_bytes, quoted, safe};
-use super::transfer;
+use super::vm::Tally;
+use super::{transfer, upload};
 use crate::model::{Volume, VolumeUse};
 
 /// What can be done with volumes.
@@ -34,7 +35,7 @@ pub enum VolumeCommand {
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
     /// Make a volume of a file
-    Upload(transfer::UploadArgs),
+    Upload(upload::UploadArgs),
     /// Make a file of a volume
     Download(transfer::DownloadArgs),
     /// Convert an uploaded image into a new volume
@@ -205,7 +206,7 @@ pub async fn run(cx: &mut Context, command: VolumeCommand) -> Result<()> {
         VolumeCommand::Clone(args) => clone(cx, &args).await,
         VolumeCommand::Wipe(args) => wipe(cx, &args).await,
         VolumeCommand::Delete(args) => delete(cx, &args).await,
-        VolumeCommand::Upload(args) => transfer::upload(cx, args).await,
+        VolumeCommand::Upload(args) => upload::upload(cx, args).await,
         VolumeCommand::Download(args) => transfer::download(cx, args).await,
         VolumeCommand::Import(args) => transfer::import(cx, args).await,
     }
@@ -295,7 +296,7 @@ async fn create(cx: &mut Context, args: &CreateArgs) -> Result<()> {
     }
     let request = Request::new(Method::POST, volumes(&args.volume.pool)).json(&body);
     let volume = &args.volume;
-    done(cx, request, &args.change, volume, &volume.to_string(), "created").await
+    change(cx, request, &args.change, Meant::Volume(volume), &volume.to_string(), "created").await
 }
 
 async fn resize(cx: &mut Context, args: &ResizeArgs) -> Result<()> {
@@ -307,7 +308,7 @@ async fn resize(cx: &mut Context, args: &ResizeArgs) -> Result<()> {
     let body = json!({"capacity_bytes": args.size, "shrink": args.shrink});
     let request = Request::new(Method::POST, volume.path("/resize")).json(&body);
     let words = format!("resized to {size}");
-    done(cx, request, &args.change, volume, &volume.to_string(), &words).await
+    change(cx, request, &args.change, Meant::Volume(volume), &volume.to_string(), &words).await
 }
 
 async fn clone(cx: &mut Context, args: &CloneArgs) -> Result<()> {
@@ -321,7 +322,7 @@ async fn clone(cx: &mut Context, args: &CloneArgs) -> Result<()> {
     }
     let request = Request::new(Method::POST, args.volume.path("/clone")).json(&body);
     let words = format!("cloned from {}", args.volume);
-    done(cx, request, &args.change, &args.volume, &new.to_string(), &words).await
+    change(cx, request, &args.change, Meant::Volume(&args.volume), &new.to_string(), &words).await
 }
 
 async fn wipe(cx: &mut Context, args: &WipeArgs) -> Result<()> {
@@ -332,34 +333,22 @@ async fn wipe(cx: &mut Context, args: &WipeArgs) -> Result<()> {
     }
     let body = json!({"algorithm": args.algorithm});
     let request = Request::new(Method::POST, volume.path("/wipe")).json(&body);
-    done(cx, request, &args.change, volume, &volume.to_string(), "wiped").await
+    change(cx, request, &args.change, Meant::Volume(volume), &volume.to_string(), "wiped").await
 }
 
 async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
     cx.can_confirm(args.yes || args.change.dry_run, "deleting a volume")?;
+    let mut tally = Tally::default();
     for volume in &args.volumes {
+        let name = volume.to_string();
         if !args.change.dry_run {
-            let question = format!("delete {}?", quoted(&volume.to_string()));
+            let question = format!("delete {}?", quoted(&name));
             cx.confirm(args.yes, "deleting a volume", &question)?;
         }
         let request = Request::new(Method::DELETE, volume.path(""));
-        done(cx, request, &args.change, volume, &volume.to_string(), "deleted").await?;
+        let result =
+            change(cx, request, &args.change, Meant::Volume(volume), &name, "deleted").await;
+        tally.add(cx, result)?;
     }
-    Ok(())
-}
-
-/// Sends a change, and says what became of what is `named`.
-async fn done(
-    cx: &mut Context,
-    request: Request,
-    change: &ChangeArgs,
-    asked: &Name,
-    named: &str,
-    words: &str,
-) -> Result<()> {
-    match perform(cx, request, change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, named, words),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_volume(cx, asked, failure).await),
-    }
+    tally.end()
 }

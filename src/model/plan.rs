@@ -46,6 +46,24 @@ pub struct Plan {
     pub xml_diff: String,
     /// What else would happen: volumes created or deleted, a guest stopped.
     pub side_effects: Vec<String>,
+    /// What is unusual and would be done all the same.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Empty if the operation would be admitted now.
     pub blockers: Vec<Blocker>,
+}
+
+impl Plan {
+    /// One of an operation that changes nothing yet.
+    pub fn of(operation: impl Into<String>, subject: Subject) -> Self {
+        Plan {
+            operation: operation.into(),
+            subject,
+            changes: Vec::new(),
+            xml_diff: String::new(),
+            side_effects: Vec::new(),
+            warnings: Vec::new(),
+            blockers: Vec::new(),
+        }
+    }
 }

@@ -47,12 +47,10 @@ pub(crate) fn plan(
     blocked: Result<()>,
 ) -> Outcome {
     Outcome::Planned(Box::new(Plan {
-        operation: operation.to_owned(),
-        subject,
-        changes: Vec::new(),
         xml_diff: xml::diff::unified(old, new),
         side_effects,
         blockers: blockers(blocked),
+        ..Plan::of(operation, subject)
     }))
 }
 

@@ -1,13 +1,13 @@
 //! Clients that know nothing of these tests: a stock one of the tus protocol, and `vapor`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::images::{POOL, assert_content, bytes, image};
-use super::support::World;
 use super::support::lab::{run, skip};
+use super::support::{SOON, World, eventually};
 
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -69,6 +69,51 @@ fn vapor(world: &World, words: &[&str]) -> (Option<i32>, String, String) {
         .expect("vapor runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_of_the_command_line_goes_on_after_the_daemon_was_killed() {
+    let Some(mut world) = World::start("clikill").await else { return };
+    let folder = world.daemon.settings().folder.clone();
+    let content = bytes(12, 512 << 20);
+    let file = folder.join("big.img");
+    std::fs::write(&file, &content).unwrap();
+    let mut upload = Command::new(env!("CARGO_BIN_EXE_vapor"))
+        .args(["volume", "upload", &file.display().to_string(), "lab", "-o", "json"])
+        .env("VAPOR_SOCKET", &world.daemon.settings().socket)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("vapor runs");
+    let client = &world.client;
+    eventually("a part has arrived", SOON, async || {
+        let uploads = client.get(format!("{POOL}/volumes/uploads")).await;
+        (uploads.data()["uploads"][0]["offset_bytes"].as_u64()? > 1 << 20).then_some(())
+    })
+    .await;
+    assert!(upload.try_wait().expect("its state").is_none(), "it is over already");
+    world.daemon.kill9();
+    world.daemon.start_again().await;
+    let ended = upload.wait_with_output().expect("it ends");
+    assert!(ended.status.success(), "{ended:?}");
+    let result: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert_eq!(result["sha256"], super::images::sha256(&content));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upload_of_the_command_line_is_refused_for_is_told_although_much_follows() {
+    let Some(world) = World::start("clirefuse").await else { return };
+    let folder = world.daemon.settings().folder.clone();
+    let file = folder.join("overlay.qcow2").display().to_string();
+    let overlay = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", &file, "8M"];
+    run(Command::new("qemu-img").args(overlay));
+    let opened = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    opened.set_len(64 << 20).unwrap();
+    let ran = vapor(&world, &["volume", "upload", &file, "lab"]);
+    assert_eq!(ran.0, Some(1), "{ran:?}");
+    assert!(ran.2.contains("the image has a backing file"), "{ran:?}");
+    assert!(!world.lab.volumes().contains(&"overlay.qcow2".to_owned()));
+    world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

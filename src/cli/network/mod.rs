@@ -8,16 +8,17 @@ mod update;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Request, escape};
 use super::context::Context;
-use super::failure::{Failure, Result};
-use super::operation::{ChangeArgs, Ended, dry_run, perform, show_done};
-use super::output::{Column, Listing, fetch_list, read};
-use super::suggest;
-use super::text::{moment, or_none, quoted, safe, yes_no};
-use crate::model::{DhcpLease, Network, NetworkPort, Plan};
+use super::failure::Result;
+use super::operation::{ChangeArgs, ask, change};
+use super::output::{Column, Listing, fetch_list};
+use super::suggest::{self, Meant};
+use super::text::{moment, or_none, quoted, yes_no};
+use super::vm::Tally;
+use crate::model::{DhcpLease, Network, NetworkPort};
 
 /// What can be done with networks.
 #[derive(Subcommand, Debug)]
@@ -31,12 +32,12 @@ pub enum NetworkCommand {
     Create(Box<create::CreateArgs>),
     /// Change a network; guests keep their links
     Update(Box<update::UpdateArgs>),
-    /// Delete a network
+    /// Delete networks
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
-    /// Start a network
+    /// Start networks
     Start(StartArgs),
-    /// Stop a network
+    /// Stop networks
     Stop(StopArgs),
     /// List the addresses that a network's DHCP server has given out
     Leases(NameArgs),
@@ -51,33 +52,33 @@ pub struct NameArgs {
     pub name: String,
 }
 
-/// Which network is started.
+/// Which networks are started.
 #[derive(Args, Debug)]
 pub struct StartArgs {
-    #[arg(value_name = "NETWORK", value_parser = NonEmptyStringValueParser::new())]
-    pub name: String,
+    #[arg(value_name = "NETWORK", required = true, value_parser = NonEmptyStringValueParser::new())]
+    pub names: Vec<String>,
     #[command(flatten)]
     pub change: ChangeArgs,
 }
 
-/// Which network is stopped.
+/// Which networks are stopped.
 #[derive(Args, Debug)]
 pub struct StopArgs {
-    #[arg(value_name = "NETWORK", value_parser = NonEmptyStringValueParser::new())]
-    pub name: String,
-    /// Stop it although running virtual machines lose their link
+    #[arg(value_name = "NETWORK", required = true, value_parser = NonEmptyStringValueParser::new())]
+    pub names: Vec<String>,
+    /// Stop them although running virtual machines lose their link
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
     pub change: ChangeArgs,
 }
 
-/// Which network goes.
+/// Which networks go.
 #[derive(Args, Debug)]
 pub struct DeleteArgs {
-    #[arg(value_name = "NETWORK", value_parser = NonEmptyStringValueParser::new())]
-    pub name: String,
-    /// Delete it although running virtual machines lose their link
+    #[arg(value_name = "NETWORK", required = true, value_parser = NonEmptyStringValueParser::new())]
+    pub names: Vec<String>,
+    /// Delete them although running virtual machines lose their link
     #[arg(long)]
     pub force: bool,
     /// Do not ask
@@ -162,13 +163,10 @@ pub async fn run(cx: &mut Context, command: NetworkCommand) -> Result<()> {
         NetworkCommand::Update(args) => update::run(cx, &args).await,
         NetworkCommand::Delete(args) => delete(cx, &args).await,
         NetworkCommand::Start(args) => {
-            let request = Request::new(Method::POST, network_path(&args.name, "/start"));
-            change(cx, request, &args.name, "started", &args.change).await
+            each(cx, &args.names, ("start", "started"), false, &args.change).await
         }
         NetworkCommand::Stop(args) => {
-            let request = Request::new(Method::POST, network_path(&args.name, "/stop"));
-            let request = request.maybe("force", args.force.then_some("true"));
-            change(cx, request, &args.name, "stopped", &args.change).await
+            each(cx, &args.names, ("stop", "stopped"), args.force, &args.change).await
         }
         NetworkCommand::Leases(args) => {
             let data = get(cx, &args.name, "/dhcp-leases").await?;
@@ -189,41 +187,43 @@ async fn get(cx: &Context, name: &str, rest: &str) -> Result<Value> {
     }
 }
 
-async fn change(
+/// Does the same with each, whatever becomes of the others.
+async fn each(
     cx: &mut Context,
-    request: Request,
-    name: &str,
-    words: &str,
+    names: &[String],
+    (word, done): (&str, &str),
+    force: bool,
     args: &ChangeArgs,
 ) -> Result<()> {
-    match perform(cx, request, args).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, name, words),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_network(cx, name, failure).await),
+    let mut tally = Tally::default();
+    for name in names {
+        let request = Request::new(Method::POST, network_path(name, &format!("/{word}")))
+            .maybe("force", force.then_some("true"));
+        let result = change(cx, request, args, Meant::Network(name), name, done).await;
+        tally.add(cx, result)?;
     }
+    tally.end()
 }
 
-/// Deletes, after asking with what would go.
+/// Deletes, after asking for each with what would go.
 async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
-    let unasked = args.yes || args.change.dry_run;
-    cx.can_confirm(unasked, "deleting a network")?;
-    let request = Request::new(Method::DELETE, network_path(&args.name, ""))
-        .maybe("force", args.force.then_some("true"));
-    if !unasked {
-        let plan = match dry_run(cx, request.clone()).await {
-            Ok(plan) => read::<Plan>(plan)?,
-            Err(failure) => return Err(suggest::for_network(cx, &args.name, failure).await),
-        };
-        if let Some(blocker) = plan.blockers.first() {
-            let error =
-                json!({"code": blocker.code, "message": blocker.message, "hint": blocker.hint});
-            return Err(Failure::reported(&error, None));
-        }
-        for effect in &plan.side_effects {
-            cx.note(&format!("  - {}", safe(effect)));
-        }
-        let question = format!("delete the network {}?", quoted(&args.name));
-        cx.confirm(false, "deleting a network", &question)?;
+    cx.can_confirm(args.yes || args.change.dry_run, "deleting a network")?;
+    let mut tally = Tally::default();
+    for name in &args.names {
+        let result = delete_one(cx, args, name).await;
+        tally.add(cx, result)?;
     }
-    change(cx, request, &args.name, "deleted", &args.change).await
+    tally.end()
+}
+
+async fn delete_one(cx: &mut Context, args: &DeleteArgs, name: &str) -> Result<()> {
+    let request = Request::new(Method::DELETE, network_path(name, ""))
+        .maybe("force", args.force.then_some("true"));
+    if !(args.yes || args.change.dry_run) {
+        let question = format!("delete the network {}?", quoted(name));
+        if let Err(failure) = ask(cx, request.clone(), "deleting a network", &question).await {
+            return Err(Meant::Network(name).suggest(cx, failure).await);
+        }
+    }
+    change(cx, request, &args.change, Meant::Network(name), name, "deleted").await
 }

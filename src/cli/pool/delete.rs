@@ -2,17 +2,14 @@
 
 use clap::Args;
 use http::Method;
-use serde_json::json;
 
 use super::super::client::Request;
 use super::super::context::Context;
-use super::super::failure::{Failure, Result};
-use super::super::operation::{ChangeArgs, Ended, dry_run, perform, show_done};
-use super::super::output::read;
-use super::super::suggest;
-use super::super::text::{quoted, safe};
+use super::super::failure::Result;
+use super::super::operation::{ChangeArgs, ask, change};
+use super::super::suggest::Meant;
+use super::super::text::quoted;
 use super::super::vm::Tally;
-use crate::model::Plan;
 
 /// Which pools go, and what goes with them.
 #[derive(Args, Debug)]
@@ -38,10 +35,7 @@ pub async fn run(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
     cx.can_confirm(args.yes || args.change.dry_run, "deleting a storage pool")?;
     let mut tally = Tally::default();
     for name in &args.names {
-        let result = match one(cx, args, name).await {
-            Err(failure) => Err(suggest::for_pool(cx, name, failure).await),
-            done => done,
-        };
+        let result = one(cx, args, name).await;
         tally.add(cx, result)?;
     }
     tally.end()
@@ -56,24 +50,11 @@ async fn one(cx: &mut Context, args: &DeleteArgs, name: &str) -> Result<()> {
                 request.query(flag, "true")
             });
     if !(args.yes || args.change.dry_run) {
-        ask(cx, request.clone(), name).await?;
+        let question = format!("delete the pool {}?", quoted(name));
+        let asked = ask(cx, request.clone(), "deleting a storage pool", &question).await;
+        if let Err(failure) = asked {
+            return Err(Meant::Pool(name).suggest(cx, failure).await);
+        }
     }
-    match perform(cx, request, &args.change).await? {
-        Ended::Done(data) => show_done(cx, &data, name, "deleted"),
-        Ended::Planned | Ended::Accepted => Ok(()),
-    }
-}
-
-/// Shows what would go, as the daemon plans it, and asks.
-async fn ask(cx: &mut Context, request: Request, name: &str) -> Result<()> {
-    let plan: Plan = read(dry_run(cx, request).await?)?;
-    if let Some(blocker) = plan.blockers.first() {
-        let error = json!({"code": blocker.code, "message": blocker.message, "hint": blocker.hint});
-        return Err(Failure::reported(&error, None));
-    }
-    for effect in &plan.side_effects {
-        cx.note(&format!("  - {}", safe(effect)));
-    }
-    let question = format!("delete the pool {}?", quoted(name));
-    cx.confirm(false, "deleting a storage pool", &question)
+    change(cx, request, &args.change, Meant::Pool(name), name, "deleted").await
 }

@@ -12,9 +12,9 @@ use http::Method;
 use super::client::{Request, escape};
 use super::context::Context;
 use super::failure::Result;
-use super::operation::{ChangeArgs, Ended, perform, show_done};
+use super::operation::{ChangeArgs, change};
 use super::output::{Column, Listing, fetch_list};
-use super::suggest;
+use super::suggest::Meant;
 use super::text::{bytes, or_none, yes_no};
 use super::vm::Tally;
 use crate::model::Pool;
@@ -129,11 +129,7 @@ async fn all(
     for name in &args.names {
         let request = Request::new(Method::POST, path(name, &format!("/{word}")));
         let request = if force { request.query("force", "true") } else { request };
-        let result = match perform(cx, request, &args.change).await {
-            Ok(Ended::Done(data)) => show_done(cx, &data, name, done),
-            Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-            Err(failure) => Err(suggest::for_pool(cx, name, failure).await),
-        };
+        let result = change(cx, request, &args.change, Meant::Pool(name), name, done).await;
         tally.add(cx, result)?;
     }
     tally.end()

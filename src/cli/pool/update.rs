@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::super::client::Request;
 use super::super::context::Context;
 use super::super::failure::{Exit, Failure, Result};
-use super::super::operation::{ChangeArgs, Ended, perform, show_done};
-use super::super::suggest;
+use super::super::operation::{ChangeArgs, change};
+use super::super::suggest::Meant;
 use super::super::vm::{overlay, read_body, without_nulls, yes_no};
 use super::create::PlaceArgs;
 
@@ -40,9 +40,5 @@ pub async fn run(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
             .with_hint("see `vapor pool update --help`"));
     }
     let request = Request::new(Method::PUT, super::path(&args.name, "")).json(&body);
-    match perform(cx, request, &args.change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, &args.name, "updated"),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_pool(cx, &args.name, failure).await),
-    }
+    change(cx, request, &args.change, Meant::Pool(&args.name), &args.name, "updated").await
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
 use super::super::failure::Result;
-use super::super::operation::{ChangeArgs, Ended, perform, show_done};
-use super::super::suggest;
+use super::super::operation::{ChangeArgs, change};
+use super::super::suggest::Meant;
 use super::spec;
 use crate::model::{LabelKey, LabelValue};
 
@@ -86,11 +86,7 @@ pub async fn run(cx: &mut Context, args: &CloneArgs) -> Result<()> {
         body["labels"] = json!(labels);
     }
     let request = Request::new(Method::POST, vm_path(&args.source, "/clone")).json(&body);
-    match perform(cx, request, &args.change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, &args.name, "created"),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_vm(cx, &args.source, failure).await),
-    }
+    change(cx, request, &args.change, Meant::Vm(&args.source), &args.name, "created").await
 }
 
 #[cfg(test)]

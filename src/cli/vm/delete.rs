@@ -2,17 +2,14 @@
 
 use clap::Args;
 use http::Method;
-use serde_json::json;
 
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
-use super::super::failure::{Failure, Result};
-use super::super::operation::{ChangeArgs, Ended, dry_run, perform, show_done};
-use super::super::output::read;
-use super::super::suggest;
-use super::super::text::{quoted, safe};
+use super::super::failure::Result;
+use super::super::operation::{ChangeArgs, ask, change};
+use super::super::suggest::Meant;
+use super::super::text::quoted;
 use super::Tally;
-use crate::model::Plan;
 
 /// Which VMs go, and what goes with them.
 #[derive(Args, Debug)]
@@ -62,32 +59,13 @@ async fn one(cx: &mut Context, args: &DeleteArgs, name: &str) -> Result<()> {
     .fold(Request::new(Method::DELETE, vm_path(name, "")), |request, (flag, _)| {
         request.query(flag, "true")
     });
-    let result = async {
-        if !(args.yes || args.change.dry_run) {
-            ask(cx, request.clone(), name, args.remove_disks).await?;
+    if !(args.yes || args.change.dry_run) {
+        let disks = if args.remove_disks { "with its disks" } else { "and leave its disks" };
+        let question = format!("delete {} {disks}?", quoted(name));
+        let asked = ask(cx, request.clone(), "deleting a virtual machine", &question).await;
+        if let Err(failure) = asked {
+            return Err(Meant::Vm(name).suggest(cx, failure).await);
         }
-        match perform(cx, request, &args.change).await? {
-            Ended::Done(data) => show_done(cx, &data, name, "deleted"),
-            Ended::Planned | Ended::Accepted => Ok(()),
-        }
-    };
-    match result.await {
-        Ok(()) => Ok(()),
-        Err(failure) => Err(suggest::for_vm(cx, name, failure).await),
     }
-}
-
-/// Shows what would go, as the daemon plans it, and asks.
-async fn ask(cx: &mut Context, request: Request, name: &str, disks: bool) -> Result<()> {
-    let plan: Plan = read(dry_run(cx, request).await?)?;
-    if let Some(blocker) = plan.blockers.first() {
-        let error = json!({"code": blocker.code, "message": blocker.message, "hint": blocker.hint});
-        return Err(Failure::reported(&error, None));
-    }
-    for effect in &plan.side_effects {
-        cx.note(&format!("  - {}", safe(effect)));
-    }
-    let disks = if disks { "with its disks" } else { "and leave its disks" };
-    let question = format!("delete {} {disks}?", quoted(name));
-    cx.confirm(false, "deleting a virtual machine", &question)
+    change(cx, request, &args.change, Meant::Vm(name), name, "deleted").await
 }

@@ -6,8 +6,8 @@ use http::Method;
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
 use super::super::failure::{Failure, Result};
-use super::super::operation::{ChangeArgs, Ended, perform, show_done};
-use super::super::suggest;
+use super::super::operation::{ChangeArgs, change};
+use super::super::suggest::{self, Meant};
 use crate::model::{MediaAction, MediaRequest, VolumeRef};
 
 /// What goes into which drive.
@@ -93,11 +93,7 @@ async fn exchange(
         MediaAction::Eject => "has an empty drive",
     };
     let request = Request::new(Method::POST, vm_path(name, "/media")).json(&body);
-    match perform(cx, request, &drive.change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, name, words),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_vm(cx, name, failure).await),
-    }
+    change(cx, request, &drive.change, Meant::Vm(name), name, words).await
 }
 
 #[cfg(test)]

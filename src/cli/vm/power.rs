@@ -6,8 +6,8 @@ use http::Method;
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
 use super::super::failure::{Failure, Result};
-use super::super::operation::{ChangeArgs, Ended, perform, show_done};
-use super::super::suggest;
+use super::super::operation::{ChangeArgs, change};
+use super::super::suggest::Meant;
 use super::super::text::quoted;
 use super::Tally;
 use crate::model::{ActionRequest, VmAction};
@@ -105,13 +105,9 @@ async fn one(
     action: &ActionRequest,
     done: &str,
     name: &str,
-    change: &ChangeArgs,
+    args: &ChangeArgs,
 ) -> Result<()> {
     let body = serde_json::to_value(action).map_err(Failure::unintelligible)?;
     let request = Request::new(Method::POST, vm_path(name, "/action")).json(&body);
-    match perform(cx, request, change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, name, done),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_vm(cx, name, failure).await),
-    }
+    change(cx, request, args, Meant::Vm(name), name, done).await
 }

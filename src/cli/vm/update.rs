@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
 use super::super::failure::{Exit, Failure, Result};
-use super::super::operation::{ChangeArgs, Ended, perform, show_done};
+use super::super::operation::{ChangeArgs, Ended, change, perform, show_done};
 use super::super::output::read;
-use super::super::suggest;
+use super::super::suggest::{self, Meant};
 use super::super::text::{parse_mib, safe};
 use super::create_cloud_init::CloudInitArgs;
 use super::update_hardware::HardwareChange;
@@ -156,11 +156,7 @@ pub struct RenameArgs {
 pub async fn rename(cx: &mut Context, args: &RenameArgs) -> Result<()> {
     let body = serde_json::json!({ "name": args.new });
     let request = Request::new(Method::PATCH, vm_path(&args.name, "")).json(&body);
-    match perform(cx, request, &args.change).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, &args.name, "renamed"),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(suggest::for_vm(cx, &args.name, failure).await),
-    }
+    change(cx, request, &args.change, Meant::Vm(&args.name), &args.name, "renamed").await
 }
 
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {

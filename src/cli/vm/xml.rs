@@ -168,12 +168,7 @@ async fn ask(cx: &mut Context, request: Request, name: &str) -> Result<()> {
         let text = plan::render(cx, &plan);
         cx.print(&text)?;
     }
-    if let Some(blocker) = plan.blockers.first() {
-        return Err(Failure::reported(
-            &serde_json::json!({"code": blocker.code, "message": blocker.message, "hint": blocker.hint}),
-            None,
-        ));
-    }
+    plan::refuse_blocked(&plan)?;
     cx.confirm(
         false,
         "replacing a definition",

@@ -60,12 +60,10 @@ impl NetworkService {
             let blocked = blocked.and_then(|()| self.tools.gate.would_take(&[key(&name)], &[]));
             let new = decision.define.as_deref().unwrap_or(&decision.old);
             return Ok(Outcome::Planned(Box::new(Plan {
-                operation: "network.update".to_owned(),
-                subject,
                 xml_diff: xml::diff::unified(&decision.old, new),
                 changes: decision.changes,
-                side_effects: Vec::new(),
                 blockers: blockers(blocked),
+                ..Plan::of("network.update", subject)
             })));
         }
         let claim = self.tools.tasks.claim("network.update", ctx);

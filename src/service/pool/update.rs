@@ -55,12 +55,10 @@ impl PoolService {
                 .and_then(|()| self.tools.gate.would_take(std::slice::from_ref(&key), &[]));
             let (old, new) = decision.definition.unwrap_or_default();
             return Ok(Outcome::Planned(Box::new(Plan {
-                operation: "pool.update".to_owned(),
-                subject,
                 changes: decision.changes,
                 xml_diff: xml::diff::unified(&old, &new),
-                side_effects: Vec::new(),
                 blockers: blockers(blocked),
+                ..Plan::of("pool.update", subject)
             })));
         }
         self.tools.need_libvirt()?;

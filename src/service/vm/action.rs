@@ -341,11 +341,9 @@ fn plan(record: &VmRecord, request: &ActionRequest, blocked: Result<()>) -> Plan
         side_effects.push("the pending changes take hold".to_owned());
     }
     Plan {
-        operation: task_kind(action).to_owned(),
-        subject: subject(vm),
         changes,
-        xml_diff: String::new(),
         side_effects,
         blockers: blockers(blocked),
+        ..Plan::of(task_kind(action), subject(vm))
     }
 }

@@ -421,16 +421,14 @@ fn plan(draft: &Draft, subject: Subject, blocked: Result<()>) -> Result<Plan> {
             ),
         })
         .collect();
-    side_effects.extend(draft.warnings.iter().map(|warning| format!("warning: {warning}")));
     if draft.start {
         side_effects.push("starts the VM".to_owned());
     }
     Ok(Plan {
-        operation: "vm.create".to_owned(),
-        subject,
-        changes: Vec::new(),
         xml_diff: xml::diff::unified("", &definition(draft, &draft.spec)?),
         side_effects,
+        warnings: draft.warnings.clone(),
         blockers: blockers(blocked),
+        ..Plan::of("vm.create", subject)
     })
 }

@@ -41,15 +41,13 @@ impl VmService {
                 self.tools.gate.would_admit(&name, uuid, Work::Define, condition(&record.vm));
             let before = view::parse(&record.definition().text()?)?;
             return Ok(Outcome::Planned(Box::new(Plan {
-                operation: "vm.define".to_owned(),
-                subject: subject(&record.vm),
                 changes: changes(&before, &after, record.vm.state.is_active()),
                 xml_diff: xml::diff::unified(
                     &record.definition().text()?,
                     &xml::redact::redact(&new)?,
                 ),
-                side_effects: Vec::new(),
                 blockers: blockers(blocked),
+                ..Plan::of("vm.define", subject(&record.vm))
             })));
         }
         self.need_libvirt(Some(uuid)).await?;

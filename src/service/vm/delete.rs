@@ -60,9 +60,12 @@ impl VmService {
         let (uuid, name) = (record.vm.uuid, record.vm.name.clone());
         let work = request.work();
         if ctx.dry_run {
-            let volumes = removable(&self.tools.inventory.picture(), &record, request.remove_disks);
+            let picture = self.tools.inventory.picture();
+            let volumes = removable(&picture, &record, request.remove_disks);
             let admitted = self.tools.gate.would_admit(&name, uuid, work, condition(&record.vm));
-            return Ok(Outcome::Planned(Box::new(plan(&record, request, volumes, admitted)?)));
+            return Ok(Outcome::Planned(Box::new(plan(
+                &picture, &record, request, volumes, admitted,
+            )?)));
         }
         self.need_libvirt(Some(uuid)).await?;
         let claim = self.tools.tasks.claim("vm.delete", ctx);
@@ -81,14 +84,21 @@ impl VmService {
         let hold = hold.with(self.tools.gate.take_beside(keys, beside, &claim)?);
         self.tools.inventory.settled().await?;
         let present = self.get(&uuid.to_string())?;
-        let volumes = removable(&self.tools.inventory.picture(), &present, request.remove_disks)?;
+        let picture = self.tools.inventory.picture();
+        let volumes = removable(&picture, &present, request.remove_disks)?;
+        let left = left_behind(&picture, &name, &volumes);
+        drop(picture);
         let operation =
             Operation { claim, subject: subject(&record.vm), cancellable: false, wait: QUICK_WAIT };
         let service = self.clone();
         self.tools
             .tasks
             .submit(ctx, operation, hold, move |task| async move {
-                service.remove(&task, &record, request, volumes).await
+                let done = service.remove(&task, &record, request, volumes).await?;
+                for volume in left {
+                    task.warn(&volume).await;
+                }
+                Ok(done)
             })
             .await
     }
@@ -260,7 +270,36 @@ fn removable(picture: &Picture, record: &VmRecord, disks: bool) -> Result<Vec<Vo
     Ok(volumes)
 }
 
+/// What nobody would read any more once these volumes of a VM are gone, as far as its disks stood on it
+/// and it is no template's. It may be an image for further VMs, or have been this VM's own disk until
+/// others were cloned from it: nothing tells, so it stays.
+fn left_behind(picture: &Picture, vm: &str, volumes: &[VolumeRef]) -> Vec<String> {
+    let mut going: BTreeSet<VolumeRef> = volumes.iter().cloned().collect();
+    let mut left = Vec::new();
+    for reference in volumes {
+        let Ok(volume) = picture.volume(&reference.pool, &reference.volume) else { continue };
+        for below in &volume.backing_chain {
+            let (Some(pool), Some(name)) = (&below.pool, &below.volume) else { break };
+            let Ok(base) = picture.volume(pool, name) else { break };
+            let is_free = base.template.is_none()
+                && base.used_as.keys().all(|user| user == vm)
+                && base.backing_of.iter().all(|user| going.contains(user));
+            if !is_free {
+                break;
+            }
+            if going.insert(base.reference()) {
+                left.push(format!(
+                    "the volume {} stays, and nothing uses it any more",
+                    base.reference()
+                ));
+            }
+        }
+    }
+    left
+}
+
 fn plan(
+    picture: &Picture,
     record: &VmRecord,
     request: DeleteVm,
     volumes: Result<Vec<VolumeRef>>,
@@ -287,14 +326,14 @@ fn plan(
     for volume in volumes.iter().flatten() {
         side_effects.push(format!("deletes the volume {}/{}", volume.pool, volume.volume));
     }
+    let warnings = left_behind(picture, &vm.name, volumes.as_deref().unwrap_or_default());
     let mut blockers = blockers(admitted);
     blockers.extend(self::blockers(volumes.map(drop)));
     Ok(Plan {
-        operation: "vm.delete".to_owned(),
-        subject: subject(vm),
-        changes: Vec::new(),
         xml_diff: crate::xml::diff::unified(&record.definition().text()?, ""),
         side_effects,
+        warnings,
         blockers,
+        ..Plan::of("vm.delete", subject(vm))
     })
 }

@@ -399,14 +399,8 @@ fn plan(
     decided: Result<Decision>,
     admitted: Result<()>,
 ) -> Result<Plan> {
-    let mut plan = Plan {
-        operation: operation.to_owned(),
-        subject: subject(&record.vm),
-        changes: Vec::new(),
-        xml_diff: String::new(),
-        side_effects: Vec::new(),
-        blockers: blockers(admitted),
-    };
+    let mut plan =
+        Plan { blockers: blockers(admitted), ..Plan::of(operation, subject(&record.vm)) };
     match decided {
         // What does not exist or contradicts itself is an error of the request, plan or not.
         Err(error)

@@ -153,15 +153,13 @@ impl VmService {
                 self.tools.gate.would_admit(&name, uuid, Work::Clone, condition(&source.vm));
             let definition = source.definition().text()?;
             return Ok(Outcome::Planned(Box::new(Plan {
-                operation: "vm.clone".to_owned(),
-                subject: draft.plan.subject(),
-                changes: Vec::new(),
                 xml_diff: xml::diff::unified(
                     &definition,
                     &draft.definition(&decided_on, &definition)?,
                 ),
                 side_effects: draft.effects(),
                 blockers: [blockers(free()), blockers(admitted)].concat(),
+                ..Plan::of("vm.clone", draft.plan.subject())
             })));
         }
         free()?;

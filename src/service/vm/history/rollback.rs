@@ -132,12 +132,10 @@ fn draft(
         against.extend(custom::check_replacement(&xml, &[&*present, &*record.xml.text()?]).err());
     }
     let plan = Plan {
-        operation: "vm.rollback".to_owned(),
-        subject: subject(&record.vm),
         changes: changes(&now, &then, active),
         xml_diff: xml::diff::unified(&present, &xml),
         side_effects,
-        blockers: Vec::new(),
+        ..Plan::of("vm.rollback", subject(&record.vm))
     };
     Ok(Draft { xml, plan, moves, obstacles: against })
 }

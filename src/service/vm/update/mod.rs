@@ -245,7 +245,6 @@ fn plan(record: &VmRecord, decision: Decision, blocked: Result<()>) -> Result<Pl
     };
     let active = record.vm.state.is_active();
     let mut side_effects = decision.side_effects;
-    side_effects.extend(decision.warnings.iter().map(|warning| format!("warning: {warning}")));
     side_effects.extend(decision.growths.iter().map(|growth| growth.words(active)));
     if decision.growths.len() > 1 {
         side_effects.push(
@@ -255,12 +254,12 @@ fn plan(record: &VmRecord, decision: Decision, blocked: Result<()>) -> Result<Pl
         );
     }
     Ok(Plan {
-        operation: "vm.update".to_owned(),
-        subject: subject(&record.vm),
         changes: decision.changes,
         xml_diff,
         side_effects,
+        warnings: decision.warnings,
         blockers: blockers(blocked),
+        ..Plan::of("vm.update", subject(&record.vm))
     })
 }
 
