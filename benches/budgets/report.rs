@@ -192,6 +192,20 @@ impl Times {
         self.percentile(50.0)
     }
 
+    /// How many times as long as `other`: the median of what each pair of rounds says.
+    pub fn against(&self, other: &Times) -> f64 {
+        Times(self.0.iter().zip(&other.0).map(|(mine, its)| mine / its).collect()).median()
+    }
+
+    /// The mean of the middle half: what single slow ones do not move, and steadier than the median.
+    pub fn middle(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let quarter = sorted.len() / 4;
+        let half = sorted.get(quarter..sorted.len() - quarter).unwrap_or_default();
+        half.iter().sum::<f64>() / half.len() as f64
+    }
+
     /// `p50 0.1, max 2.3, n 100`.
     pub fn summary(&self) -> String {
         let (median, most) = (number(self.median()), number(self.percentile(100.0)));

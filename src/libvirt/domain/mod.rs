@@ -93,7 +93,8 @@ const HUNG: Duration = Duration::from_secs(1);
 /// that one's job lock: with this at most a few workers are ever lost to one hung guest. A QEMU that
 /// is busy right now is given [`HUNG`] to answer. The question itself waits for nothing.
 fn refuse_hung(session: &Session, domain: &Domain, name: &str, doing: &str) -> Result<()> {
-    if !session.is_qemu() {
+    // What has no number had no process when it was looked up.
+    if !session.is_qemu() || domain.id().is_none() {
         return Ok(());
     }
     let patience = Instant::now() + HUNG;

@@ -19,7 +19,8 @@ pub enum ShutdownMode {
 
 /// Starts a defined domain; one with a saved state continues from it.
 pub fn start(session: &Session, uuid: Uuid) -> Result<()> {
-    with(session, uuid, "start", |domain| domain.create())
+    // With flags, even none, the answer tells the new number; the plain call asks for it once more.
+    with(session, uuid, "start", |domain| domain.create_with_flags(sys::VIR_DOMAIN_NONE))
 }
 
 /// Asks the guest to shut down and returns at once; whether it does is told by events.
