@@ -50,6 +50,8 @@ const MAX_REPLY: usize = 256 << 20;
 pub const BASE: &str = "/api/v1";
 /// The VMs' path.
 pub const VMS: &str = "/virtualization/virtualmachines";
+/// The storage pools' path.
+pub const POOLS: &str = "/virtualization/storages/pools";
 
 /// One request. Paths are relative to [`BASE`] unless they name a root of their own.
 #[derive(Clone, Debug)]
@@ -115,6 +117,12 @@ impl Request {
             Some(value) => self.query(name, value),
             None => self,
         }
+    }
+
+    /// Adds a query parameter that is `true` where it is there.
+    #[must_use]
+    pub fn flag(self, name: &str, set: bool) -> Self {
+        if set { self.query(name, "true") } else { self }
     }
 }
 

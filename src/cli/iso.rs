@@ -12,9 +12,9 @@ use super::context::Context;
 use super::failure::Result;
 use super::operation::{ChangeArgs, change};
 use super::output::{Column, Format, Listing, Sheet, fetch_list, read};
-use super::suggest::{self, Meant};
+use super::several::{DeletionArgs, Victim, delete_each};
+use super::suggest::Meant;
 use super::text::{bytes, moment, or_none, plain, quoted, safe, yes_no};
-use super::vm::Tally;
 use super::volume::Name;
 use super::{transfer, upload};
 use crate::model::{Iso, VolumeRef};
@@ -113,11 +113,8 @@ pub struct DeleteArgs {
     /// Delete their volumes, too
     #[arg(long)]
     pub delete_volume: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub deletion: DeletionArgs,
 }
 
 const LISTING: Listing<'_, Iso> = Listing {
@@ -180,10 +177,7 @@ pub async fn run(cx: &mut Context, command: IsoCommand) -> Result<()> {
 
 /// What the API says of an image.
 async fn data(cx: &Context, name: &str) -> Result<Value> {
-    match cx.client.send(&Request::get(path(name))).await?.checked() {
-        Ok(reply) => reply.data(),
-        Err(failure) => Err(suggest::for_iso(cx, name, failure).await),
-    }
+    Meant::Iso(name).fetch(cx, Request::get(path(name))).await
 }
 
 async fn show(cx: &mut Context, name: &str) -> Result<()> {
@@ -243,20 +237,11 @@ async fn register(cx: &mut Context, args: &RegisterArgs) -> Result<()> {
 }
 
 async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
-    let names: Vec<_> = args.isos.iter().map(|name| quoted(name)).collect();
-    let volumes = if args.delete_volume { "with their volumes" } else { "and leave the volumes" };
-    cx.confirm(
-        args.yes || args.change.dry_run,
-        "deleting an ISO image",
-        &format!("delete {} {volumes}?", names.join(", ")),
-    )?;
-    let mut tally = Tally::default();
-    for name in &args.isos {
-        let request = Request::new(Method::DELETE, path(name));
-        let request =
-            if args.delete_volume { request.query("delete_volume", "true") } else { request };
-        let result = change(cx, request, &args.change, Meant::Iso(name), name, "deleted").await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
+    let volume = if args.delete_volume { "with its volume" } else { "and leave its volume" };
+    let victims = args.isos.iter().map(|name| Victim {
+        meant: Meant::Iso(name),
+        request: Request::new(Method::DELETE, path(name)).flag("delete_volume", args.delete_volume),
+        question: format!("delete {} {volume}?", quoted(name)),
+    });
+    delete_each(cx, "deleting an ISO image", victims, &args.deletion).await
 }

@@ -6,7 +6,7 @@
 //! under them lie the parts they share:
 //!
 //! - `endpoint` and `client`: where the daemon is, and HTTP to it;
-//! - `operation` and `progress`: changes, their plans, and waiting for their tasks;
+//! - `operation`, `several` and `progress`: changes, their plans, and waiting for their tasks;
 //! - `context`: the terminal; `output`, `text`, `yaml` and `plan`: what is written on it;
 //! - `failure`: what is said, and which exit code, when something does not work;
 //! - `suggest`: the nearest name to a mistyped one; `sse`: the stream of events.
@@ -29,6 +29,7 @@ mod plan;
 mod pool;
 mod progress;
 mod raw;
+mod several;
 mod sse;
 mod status;
 mod suggest;
@@ -51,6 +52,7 @@ use context::{Context, Terminal};
 use endpoint::Endpoint;
 use failure::{Exit, Failure, Result};
 use output::Format;
+use suggest::Meant;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -216,11 +218,7 @@ async fn vm_uuid(cx: &Context, id: &str) -> Result<String> {
         return Ok(uuid.to_string());
     }
     let request = Request::get(vm_path(id, ""));
-    let reply = match cx.client.send(&request).await?.checked() {
-        Ok(reply) => reply,
-        Err(failure) => return Err(suggest::for_vm(cx, id, failure).await),
-    };
-    let data = reply.data()?;
+    let data = Meant::Vm(id).fetch(cx, request).await?;
     let uuid = data.get("uuid").and_then(serde_json::Value::as_str);
     uuid.map(str::to_owned).ok_or_else(|| Failure::unintelligible("the VM has no uuid"))
 }

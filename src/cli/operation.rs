@@ -119,10 +119,10 @@ pub async fn change(
     name: &str,
     words: &str,
 ) -> Result<()> {
-    match perform(cx, request, args).await {
-        Ok(Ended::Done(data)) => show_done(cx, &data, name, words),
-        Ok(Ended::Planned | Ended::Accepted) => Ok(()),
-        Err(failure) => Err(meant.suggest(cx, failure).await),
+    let ended = perform(cx, request, args).await;
+    match meant.checked(cx, ended).await? {
+        Ended::Done(data) => show_done(cx, &data, name, words),
+        Ended::Planned | Ended::Accepted => Ok(()),
     }
 }
 
@@ -148,8 +148,15 @@ pub async fn dry_run(cx: &Context, request: Request) -> Result<Value> {
 ///
 /// # Errors
 /// The plan's first blocker, what the daemon reports, and the lack of a yes.
-pub async fn ask(cx: &mut Context, request: Request, what: &str, question: &str) -> Result<()> {
-    let plan: Plan = read(dry_run(cx, request).await?)?;
+pub async fn ask(
+    cx: &mut Context,
+    request: Request,
+    meant: Meant<'_>,
+    what: &str,
+    question: &str,
+) -> Result<()> {
+    let plan = dry_run(cx, request).await;
+    let plan: Plan = read(meant.checked(cx, plan).await?)?;
     plan::refuse_blocked(&plan)?;
     for effect in &plan.side_effects {
         cx.note(&format!("  - {}", safe(effect)));

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::client::{Request, VMS, escape};
+use super::client::{POOLS, Reply, Request, VMS, escape};
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Failure, Result};
 use super::output::fetch_list;
 use super::volume::Name;
 use crate::error::Kind;
@@ -20,78 +20,89 @@ pub enum Meant<'a> {
     Template(&'a str),
 }
 
-impl Meant<'_> {
-    /// Adds the nearest name of its kind to a failure that says there is none of that name.
-    pub async fn suggest(self, cx: &Context, failure: Failure) -> Failure {
+impl std::fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Meant::Vm(typed) => for_vm(cx, typed, failure).await,
-            Meant::Pool(typed) => for_pool(cx, typed, failure).await,
-            Meant::Volume(typed) => for_volume(cx, typed, failure).await,
-            Meant::Iso(typed) => for_iso(cx, typed, failure).await,
-            Meant::Network(typed) => for_network(cx, typed, failure).await,
-            Meant::Template(typed) => for_template(cx, typed, failure).await,
+            Meant::Volume(typed) => typed.fmt(f),
+            Meant::Vm(typed)
+            | Meant::Pool(typed)
+            | Meant::Iso(typed)
+            | Meant::Network(typed)
+            | Meant::Template(typed) => f.write_str(typed),
         }
     }
 }
 
-/// Adds the nearest VM's name to a failure that says there is none of that name, unless the daemon
-/// has named one already.
-pub async fn for_vm(cx: &Context, typed: &str, failure: Failure) -> Failure {
-    let vms = Request::get(VMS).query("fields", "name");
-    lookup(cx, Kind::VmNotFound, vms, "vms", typed, failure).await
+/// Where the names of a kind are listed.
+struct Known<'a> {
+    missing: Kind,
+    list: String,
+    noun: &'static str,
+    typed: &'a str,
 }
 
-/// The same for pools.
-pub async fn for_pool(cx: &Context, typed: &str, failure: Failure) -> Failure {
-    let pools = Request::get("/virtualization/storages/pools");
-    lookup(cx, Kind::PoolNotFound, pools, "pools", typed, failure).await
-}
-
-/// The same for volumes and their pools.
-pub async fn for_volume(cx: &Context, typed: &Name, failure: Failure) -> Failure {
-    let failure = for_pool(cx, &typed.pool, failure).await;
-    let path = format!("/virtualization/storages/pools/{}/volumes", escape(&typed.pool));
-    let volumes = Request::get(path).query("fields", "name");
-    lookup(cx, Kind::VolumeNotFound, volumes, "volumes", &typed.volume, failure).await
-}
-
-/// The same for ISO images.
-pub async fn for_iso(cx: &Context, typed: &str, failure: Failure) -> Failure {
-    let isos = Request::get("/virtualization/isos").query("fields", "name");
-    lookup(cx, Kind::IsoNotFound, isos, "isos", typed, failure).await
-}
-
-/// The same for networks.
-pub async fn for_network(cx: &Context, typed: &str, failure: Failure) -> Failure {
-    let networks = Request::get("/virtualization/networks").query("fields", "name");
-    lookup(cx, Kind::NetworkNotFound, networks, "networks", typed, failure).await
-}
-
-/// The same for templates.
-pub async fn for_template(cx: &Context, typed: &str, failure: Failure) -> Failure {
-    let templates =
-        Request::get("/virtualization/virtualmachines/templates").query("fields", "name");
-    lookup(cx, Kind::TemplateNotFound, templates, "templates", typed, failure).await
-}
-
-async fn lookup(
-    cx: &Context,
-    kind: Kind,
-    list: Request,
-    noun: &str,
-    typed: &str,
-    failure: Failure,
-) -> Failure {
-    if failure.code.as_deref() != Some(kind.code()) || failure.has_suggestion() {
-        return failure;
+impl Meant<'_> {
+    /// Adds the nearest name of its kind to a failure that says there is none of that name.
+    ///
+    /// # Errors
+    /// The failure.
+    pub async fn checked<T>(self, cx: &Context, result: Result<T>) -> Result<T> {
+        match result {
+            Ok(done) => Ok(done),
+            Err(failure) => Err(self.suggest(cx, failure).await),
+        }
     }
-    // a list that cannot be had is no reason to hide the failure itself
-    let Ok(data) = fetch_list(cx, list, noun, None).await else { return failure };
-    let items = data.get(noun).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let names = items.iter().filter_map(|item| item.get("name")?.as_str());
-    match nearest(typed, names) {
-        Some(near) => failure.with_suggestion(near),
-        None => failure,
+
+    /// The data that the daemon answers with.
+    ///
+    /// # Errors
+    /// Those of the request, with the nearest name where there is none of this one.
+    pub async fn fetch(self, cx: &Context, request: Request) -> Result<Value> {
+        let reply = cx.client.send(&request).await.and_then(Reply::checked);
+        self.checked(cx, reply).await?.data()
+    }
+
+    async fn suggest(self, cx: &Context, failure: Failure) -> Failure {
+        if failure.has_suggestion() {
+            return failure;
+        }
+        let wanted = |known: &Known| failure.code.as_deref() == Some(known.missing.code());
+        let Some(known) = self.known().into_iter().find(wanted) else { return failure };
+        let list = Request::get(known.list).query("fields", "name");
+        // a list that cannot be had is no reason to hide the failure itself
+        let Ok(data) = fetch_list(cx, list, known.noun, None).await else { return failure };
+        let items = data.get(known.noun).and_then(Value::as_array);
+        let items = items.map(Vec::as_slice).unwrap_or_default();
+        let names = items.iter().filter_map(|item| item.get("name")?.as_str());
+        match nearest(known.typed, names) {
+            Some(near) => failure.with_suggestion(near),
+            None => failure,
+        }
+    }
+
+    /// What may be missing: a volume, or its pool.
+    fn known(&self) -> Vec<Known<'_>> {
+        let one = |missing, list: &str, noun, typed| {
+            vec![Known { missing, list: list.to_owned(), noun, typed }]
+        };
+        let pool = |typed| one(Kind::PoolNotFound, POOLS, "pools", typed);
+        match self {
+            Meant::Vm(typed) => one(Kind::VmNotFound, VMS, "vms", typed),
+            Meant::Pool(typed) => pool(typed),
+            Meant::Volume(typed) => {
+                let volumes = format!("{POOLS}/{}/volumes", escape(&typed.pool));
+                let mut known = pool(&typed.pool);
+                known.extend(one(Kind::VolumeNotFound, &volumes, "volumes", &typed.volume));
+                known
+            }
+            Meant::Iso(typed) => one(Kind::IsoNotFound, "/virtualization/isos", "isos", typed),
+            Meant::Network(typed) => {
+                one(Kind::NetworkNotFound, "/virtualization/networks", "networks", typed)
+            }
+            Meant::Template(typed) => {
+                one(Kind::TemplateNotFound, &format!("{VMS}/templates"), "templates", typed)
+            }
+        }
     }
 }
 

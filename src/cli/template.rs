@@ -10,9 +10,10 @@ use super::context::Context;
 use super::failure::Result;
 use super::operation::{ChangeArgs, change};
 use super::output::{Column, Format, Listing, Sheet, fetch_list, read};
-use super::suggest::{self, Meant};
+use super::several::{DeletionArgs, Victim, delete_each};
+use super::suggest::Meant;
 use super::text::{bytes, moment, or_none, quoted, safe};
-use super::vm::{Tally, overlay, read_body, without_nulls};
+use super::vm::{overlay, read_body, without_nulls};
 use crate::model::Template;
 
 const TEMPLATES: &str = "/virtualization/virtualmachines/templates";
@@ -131,11 +132,8 @@ pub struct DeleteArgs {
     /// Delete their disk images, too
     #[arg(long)]
     pub delete_volumes: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub deletion: DeletionArgs,
 }
 
 const LISTING: Listing<'_, Template> = Listing {
@@ -174,15 +172,12 @@ pub async fn run(cx: &mut Context, command: TemplateCommand) -> Result<()> {
         TemplateCommand::Show(args) => show(cx, &args.template).await,
         TemplateCommand::Create(args) => create(cx, &args).await,
         TemplateCommand::Update(args) => update(cx, &args).await,
-        TemplateCommand::Delete(args) => delete(cx, args).await,
+        TemplateCommand::Delete(args) => delete(cx, &args).await,
     }
 }
 
 async fn data(cx: &Context, name: &str) -> Result<Value> {
-    match cx.client.send(&Request::get(path(name))).await?.checked() {
-        Ok(reply) => reply.data(),
-        Err(failure) => Err(suggest::for_template(cx, name, failure).await),
-    }
+    Meant::Template(name).fetch(cx, Request::get(path(name))).await
 }
 
 async fn show(cx: &mut Context, name: &str) -> Result<()> {
@@ -254,23 +249,13 @@ async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
     change(cx, request, &args.change, meant, &args.template, "changed").await
 }
 
-async fn delete(cx: &mut Context, args: DeleteArgs) -> Result<()> {
-    let names: Vec<_> = args.templates.iter().map(|name| quoted(name)).collect();
-    let images = if args.delete_volumes { "with their images" } else { "and leave the images" };
-    cx.confirm(
-        args.yes || args.change.dry_run,
-        "deleting a template",
-        &format!("delete {} {images}?", names.join(", ")),
-    )?;
-    let mut tally = Tally::default();
-    for name in &args.templates {
-        let mut request = Request::new(Method::DELETE, path(name));
-        if args.delete_volumes {
-            request = request.query("delete_volumes", "true");
-        }
-        let result =
-            change(cx, request, &args.change, Meant::Template(name), name, "deleted").await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
+async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
+    let images = if args.delete_volumes { "with its images" } else { "and leave its images" };
+    let victims = args.templates.iter().map(|name| Victim {
+        meant: Meant::Template(name),
+        request: Request::new(Method::DELETE, path(name))
+            .flag("delete_volumes", args.delete_volumes),
+        question: format!("delete {} {images}?", quoted(name)),
+    });
+    delete_each(cx, "deleting a template", victims, &args.deletion).await
 }

@@ -12,11 +12,11 @@ use http_body_util::BodyExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::client::{Reply, Request, escape};
+use super::client::{Reply, Request};
 use super::context::Context;
 use super::failure::{Exit, Failure, Result};
 use super::operation::{ChangeArgs, change, interrupted};
-use super::suggest::{self, Meant};
+use super::suggest::Meant;
 use super::text::bytes;
 use super::volume::{self, Name};
 
@@ -53,11 +53,6 @@ pub struct ImportArgs {
     pub remove_source: bool,
     #[command(flatten)]
     pub change: ChangeArgs,
-}
-
-/// The path of a pool's volumes.
-pub fn volumes(pool: &str) -> String {
-    format!("/virtualization/storages/pools/{}/volumes", escape(pool))
 }
 
 /// What is said of a file of this machine that cannot be used.
@@ -138,7 +133,7 @@ pub async fn download(cx: &mut Context, args: DownloadArgs) -> Result<()> {
             // It was made for this, and is empty.
             let _ = std::fs::remove_file(&target);
         }
-        return Err(suggest::for_volume(cx, &args.volume, reply.failure()).await);
+        return Meant::Volume(&args.volume).checked(cx, Err(reply.failure())).await;
     }
     if from > 0 && parts.status != StatusCode::PARTIAL_CONTENT {
         return Err(Failure::new(Exit::Failed, "the daemon does not send from the middle on"));

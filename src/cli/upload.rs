@@ -26,10 +26,10 @@ use super::context::Context;
 use super::failure::{Exit, Failure, Result};
 use super::operation::{interrupted, outcome, show_done};
 use super::output::read;
-use super::suggest;
+use super::suggest::Meant;
 use super::text::{bytes, quoted};
-use super::transfer::{bar, file_failed, volumes};
-use super::volume::{self, Name};
+use super::transfer::{bar, file_failed};
+use super::volume::{self, Name, volumes};
 use crate::model::Task;
 
 const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -174,10 +174,10 @@ async fn transfer(cx: &mut Context, wanted: Wanted) -> Result<()> {
     let name = &wanted.name;
     let remote = match find(cx, &wanted, length).await? {
         Some(remote) => remote,
-        None => match begin(cx, &wanted, length).await {
-            Ok(remote) => remote,
-            Err(failure) => return Err(suggest::for_pool(cx, &name.pool, failure).await),
-        },
+        None => {
+            let begun = begin(cx, &wanted, length).await;
+            Meant::Pool(&name.pool).checked(cx, begun).await?
+        }
     };
     let id = remote.path.rsplit('/').next().unwrap_or_default().to_owned();
     let bar = bar(cx, remote.at, length);

@@ -4,14 +4,14 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
 
-use super::client::{Request, escape};
+use super::client::{POOLS, Request, escape};
 use super::context::Context;
 use super::failure::Result;
 use super::operation::{ChangeArgs, change};
 use super::output::{Column, Format, Listing, Sheet, fetch_list, read};
-use super::suggest::{self, Meant};
+use super::several::{DeletionArgs, Victim, delete_each};
+use super::suggest::Meant;
 use super::text::{bytes, moment, or_none, parse_bytes, quoted, safe};
-use super::vm::Tally;
 use super::{transfer, upload};
 use crate::model::{Volume, VolumeUse};
 
@@ -72,8 +72,9 @@ pub fn name(text: &str) -> std::result::Result<Name, String> {
     }
 }
 
-fn volumes(pool: &str) -> String {
-    format!("/virtualization/storages/pools/{}/volumes", escape(pool))
+/// The path of a pool's volumes in the API.
+pub fn volumes(pool: &str) -> String {
+    format!("{POOLS}/{}/volumes", escape(pool))
 }
 
 /// Which volumes are listed.
@@ -169,11 +170,8 @@ pub struct WipeArgs {
 pub struct DeleteArgs {
     #[arg(value_name = "POOL/NAME", required = true, value_parser = name)]
     pub volumes: Vec<Name>,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub deletion: DeletionArgs,
 }
 
 const LISTING: Listing<'_, Volume> = Listing {
@@ -215,20 +213,16 @@ pub async fn run(cx: &mut Context, command: VolumeCommand) -> Result<()> {
 async fn list(cx: &mut Context, pool: Option<&str>) -> Result<()> {
     let data = match pool {
         None => fetch_list(cx, Request::get("/virtualization/volumes"), "volumes", None).await?,
-        Some(pool) => match fetch_list(cx, Request::get(volumes(pool)), "volumes", None).await {
-            Ok(data) => data,
-            Err(failure) => return Err(suggest::for_pool(cx, pool, failure).await),
-        },
+        Some(pool) => {
+            let listed = fetch_list(cx, Request::get(volumes(pool)), "volumes", None).await;
+            Meant::Pool(pool).checked(cx, listed).await?
+        }
     };
     LISTING.show(cx, &data)
 }
 
 async fn show(cx: &mut Context, volume: &Name) -> Result<()> {
-    let reply = match cx.client.send(&Request::get(volume.path(""))).await?.checked() {
-        Ok(reply) => reply,
-        Err(failure) => return Err(suggest::for_volume(cx, volume, failure).await),
-    };
-    let data = reply.data()?;
+    let data = Meant::Volume(volume).fetch(cx, Request::get(volume.path(""))).await?;
     if cx.format.is_data() {
         return cx.print_value(&data);
     }
@@ -337,18 +331,10 @@ async fn wipe(cx: &mut Context, args: &WipeArgs) -> Result<()> {
 }
 
 async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
-    cx.can_confirm(args.yes || args.change.dry_run, "deleting a volume")?;
-    let mut tally = Tally::default();
-    for volume in &args.volumes {
-        let name = volume.to_string();
-        if !args.change.dry_run {
-            let question = format!("delete {}?", quoted(&name));
-            cx.confirm(args.yes, "deleting a volume", &question)?;
-        }
-        let request = Request::new(Method::DELETE, volume.path(""));
-        let result =
-            change(cx, request, &args.change, Meant::Volume(volume), &name, "deleted").await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
+    let victims = args.volumes.iter().map(|volume| Victim {
+        meant: Meant::Volume(volume),
+        request: Request::new(Method::DELETE, volume.path("")),
+        question: format!("delete {}?", quoted(&volume.to_string())),
+    });
+    delete_each(cx, "deleting a volume", victims, &args.deletion).await
 }

@@ -13,11 +13,11 @@ use serde_json::Value;
 use super::client::{Request, escape};
 use super::context::Context;
 use super::failure::Result;
-use super::operation::{ChangeArgs, ask, change};
+use super::operation::ChangeArgs;
 use super::output::{Column, Listing, fetch_list};
-use super::suggest::{self, Meant};
+use super::several::{DeletionArgs, Victim, change_each, delete_each};
+use super::suggest::Meant;
 use super::text::{moment, or_none, quoted, yes_no};
-use super::vm::Tally;
 use crate::model::{DhcpLease, Network, NetworkPort};
 
 /// What can be done with networks.
@@ -81,11 +81,8 @@ pub struct DeleteArgs {
     /// Delete them although running virtual machines lose their link
     #[arg(long)]
     pub force: bool,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub deletion: DeletionArgs,
 }
 
 const LISTING: Listing<'_, Network> = Listing {
@@ -180,14 +177,9 @@ pub async fn run(cx: &mut Context, command: NetworkCommand) -> Result<()> {
 }
 
 async fn get(cx: &Context, name: &str, rest: &str) -> Result<Value> {
-    let request = Request::get(network_path(name, rest));
-    match cx.client.send(&request).await?.checked() {
-        Ok(reply) => reply.data(),
-        Err(failure) => Err(suggest::for_network(cx, name, failure).await),
-    }
+    Meant::Network(name).fetch(cx, Request::get(network_path(name, rest))).await
 }
 
-/// Does the same with each, whatever becomes of the others.
 async fn each(
     cx: &mut Context,
     names: &[String],
@@ -195,35 +187,19 @@ async fn each(
     force: bool,
     args: &ChangeArgs,
 ) -> Result<()> {
-    let mut tally = Tally::default();
-    for name in names {
-        let request = Request::new(Method::POST, network_path(name, &format!("/{word}")))
-            .maybe("force", force.then_some("true"));
-        let result = change(cx, request, args, Meant::Network(name), name, done).await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
+    let requests = names.iter().map(|name| {
+        let request = Request::new(Method::POST, network_path(name, &format!("/{word}")));
+        (Meant::Network(name), request.flag("force", force))
+    });
+    change_each(cx, requests, args, done).await
 }
 
 /// Deletes, after asking for each with what would go.
 async fn delete(cx: &mut Context, args: &DeleteArgs) -> Result<()> {
-    cx.can_confirm(args.yes || args.change.dry_run, "deleting a network")?;
-    let mut tally = Tally::default();
-    for name in &args.names {
-        let result = delete_one(cx, args, name).await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
-}
-
-async fn delete_one(cx: &mut Context, args: &DeleteArgs, name: &str) -> Result<()> {
-    let request = Request::new(Method::DELETE, network_path(name, ""))
-        .maybe("force", args.force.then_some("true"));
-    if !(args.yes || args.change.dry_run) {
-        let question = format!("delete the network {}?", quoted(name));
-        if let Err(failure) = ask(cx, request.clone(), "deleting a network", &question).await {
-            return Err(Meant::Network(name).suggest(cx, failure).await);
-        }
-    }
-    change(cx, request, &args.change, Meant::Network(name), name, "deleted").await
+    let victims = args.names.iter().map(|name| Victim {
+        meant: Meant::Network(name),
+        request: Request::new(Method::DELETE, network_path(name, "")).flag("force", args.force),
+        question: format!("delete the network {}?", quoted(name)),
+    });
+    delete_each(cx, "deleting a network", victims, &args.deletion).await
 }

@@ -11,7 +11,7 @@ use super::super::context::Context;
 use super::super::failure::{Exit, Failure, Result};
 use super::super::operation::{ChangeArgs, Ended, perform, show_done};
 use super::super::output::read;
-use super::super::suggest;
+use super::super::suggest::Meant;
 use super::super::text::safe;
 use super::super::vm::{overlay, read_body, without_nulls, yes_no};
 use super::{network_path, spec};
@@ -87,10 +87,8 @@ impl UpdateArgs {
 
 /// Changes.
 pub async fn run(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
-    match update(cx, args).await {
-        Ok(()) => Ok(()),
-        Err(failure) => Err(suggest::for_network(cx, &args.name, failure).await),
-    }
+    let updated = update(cx, args).await;
+    Meant::Network(&args.name).checked(cx, updated).await
 }
 
 async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {

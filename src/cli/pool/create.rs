@@ -4,7 +4,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::super::client::Request;
+use super::super::client::{POOLS, Request};
 use super::super::context::Context;
 use super::super::failure::Result;
 use super::super::operation::{ChangeArgs, Ended, perform, show_done};
@@ -137,8 +137,7 @@ pub async fn run(cx: &mut Context, args: &CreateArgs) -> Result<()> {
     let body = overlay(read_body(cx, args.file.as_deref())?, without_nulls(flags));
     let body = overlay(body, args.place.body());
     let name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let request =
-        Request::new(Method::POST, "/virtualization/storages/pools".to_owned()).json(&body);
+    let request = Request::new(Method::POST, POOLS.to_owned()).json(&body);
     match perform(cx, request, &args.change).await? {
         Ended::Done(data) => {
             let running = data.get("state").is_some_and(|state| state == "running");

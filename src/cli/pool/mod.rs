@@ -9,14 +9,14 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::client::{Request, escape};
+use super::client::{POOLS, Request, escape};
 use super::context::Context;
 use super::failure::Result;
-use super::operation::{ChangeArgs, change};
+use super::operation::ChangeArgs;
 use super::output::{Column, Listing, fetch_list};
+use super::several::change_each;
 use super::suggest::Meant;
 use super::text::{bytes, or_none, yes_no};
-use super::vm::Tally;
 use crate::model::Pool;
 
 /// What can be done with storage pools.
@@ -92,7 +92,7 @@ const LISTING: Listing<'_, Pool> = Listing {
 pub async fn run(cx: &mut Context, command: PoolCommand) -> Result<()> {
     match command {
         PoolCommand::List => {
-            let request = Request::get("/virtualization/storages/pools");
+            let request = Request::get(POOLS);
             let data = fetch_list(cx, request, "pools", None).await?;
             LISTING.show(cx, &data)
         }
@@ -111,7 +111,7 @@ pub async fn run(cx: &mut Context, command: PoolCommand) -> Result<()> {
 
 /// A pool's path in the API.
 fn path(name: &str, rest: &str) -> String {
-    format!("/virtualization/storages/pools/{}{rest}", escape(name))
+    format!("{POOLS}/{}{rest}", escape(name))
 }
 
 /// A pool's name on the command line: anything but nothing, which would be a list.
@@ -125,12 +125,9 @@ async fn all(
     force: bool,
     args: &PlainArgs,
 ) -> Result<()> {
-    let mut tally = Tally::default();
-    for name in &args.names {
+    let requests = args.names.iter().map(|name| {
         let request = Request::new(Method::POST, path(name, &format!("/{word}")));
-        let request = if force { request.query("force", "true") } else { request };
-        let result = change(cx, request, &args.change, Meant::Pool(name), name, done).await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
+        (Meant::Pool(name), request.flag("force", force))
+    });
+    change_each(cx, requests, &args.change, done).await
 }

@@ -6,7 +6,7 @@ use super::super::client::Request;
 use super::super::context::{Context, Style};
 use super::super::failure::Result;
 use super::super::output::{Format, Sheet, read};
-use super::super::suggest;
+use super::super::suggest::Meant;
 use super::super::text::{bytes, safe, yes_no};
 use crate::model::pool::{PoolAdapter, PoolHost, PoolPermissions};
 use crate::model::{Pool, PoolCapacity, PoolState};
@@ -48,11 +48,7 @@ pub async fn capacity(cx: &mut Context, args: &ShowArgs) -> Result<()> {
 /// The data, unless it has been printed as it is.
 async fn fetch(cx: &mut Context, args: &ShowArgs, rest: &str) -> Result<Option<serde_json::Value>> {
     let request = Request::get(super::path(&args.name, rest));
-    let reply = match cx.client.send(&request).await?.checked() {
-        Ok(reply) => reply,
-        Err(failure) => return Err(suggest::for_pool(cx, &args.name, failure).await),
-    };
-    let data = reply.data()?;
+    let data = Meant::Pool(&args.name).fetch(cx, request).await?;
     if cx.format.is_data() {
         cx.print_value(&data)?;
         return Ok(None);

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
-use super::super::failure::{Failure, Result};
+use super::super::failure::Result;
 use super::super::operation::{ChangeArgs, Ended, perform, show_done};
 use super::super::output::{Column, Listing, fetch_list, read};
 use super::super::plan;
-use super::super::suggest;
+use super::super::suggest::Meant;
 use super::super::text::{age, bytes, or_none};
 use crate::model::{DefinitionContent, DefinitionDiff, DefinitionVersion};
 
@@ -75,21 +75,14 @@ const LISTING: Listing<'_, DefinitionVersion> = Listing {
 
 /// Shows the versions, or one of them.
 pub async fn history(cx: &mut Context, args: &HistoryArgs) -> Result<()> {
-    let result = match args.version {
-        None => list(cx, &args.name).await,
-        Some(version) => show(cx, &args.name, version).await,
+    let Some(version) = args.version else {
+        let list = Request::get(vm_path(&args.name, "/definitions"));
+        let listed = fetch_list(cx, list, "definitions", None).await;
+        let data = Meant::Vm(&args.name).checked(cx, listed).await?;
+        return LISTING.show(cx, &data);
     };
-    near(cx, &args.name, result).await
-}
-
-async fn list(cx: &mut Context, name: &str) -> Result<()> {
-    let data = fetch_list(cx, Request::get(vm_path(name, "/definitions")), "definitions", None);
-    let data = data.await?;
-    LISTING.show(cx, &data)
-}
-
-async fn show(cx: &mut Context, name: &str, version: u64) -> Result<()> {
-    let data = data(cx, vm_path(name, &format!("/definitions/{version}")), None).await?;
+    let one = Request::get(vm_path(&args.name, &format!("/definitions/{version}")));
+    let data = Meant::Vm(&args.name).fetch(cx, one).await?;
     if cx.format.is_data() {
         return cx.print_value(&data);
     }
@@ -101,10 +94,8 @@ async fn show(cx: &mut Context, name: &str, version: u64) -> Result<()> {
 pub async fn diff(cx: &mut Context, args: &DiffArgs) -> Result<()> {
     let path = vm_path(&args.name, &format!("/definitions/{}/diff", args.from));
     let to = args.to.map(|to| to.to_string());
-    let data = match data(cx, path, to.as_deref()).await {
-        Ok(data) => data,
-        failed => return near(cx, &args.name, failed.map(drop)).await,
-    };
+    let request = Request::get(path).maybe("to", to.as_deref());
+    let data = Meant::Vm(&args.name).fetch(cx, request).await?;
     if cx.format.is_data() {
         return cx.print_value(&data);
     }
@@ -129,7 +120,7 @@ pub async fn rollback(cx: &mut Context, args: &RollbackArgs) -> Result<()> {
         Ok(Ended::Planned | Ended::Accepted) => Ok(()),
         Err(failure) => Err(failure),
     };
-    near(cx, &args.name, result).await
+    Meant::Vm(&args.name).checked(cx, result).await
 }
 
 /// Says so if a running VM has still to take it up.
@@ -137,16 +128,5 @@ fn waits(cx: &mut Context, data: &Value) {
     let pending = data.get("pending").is_some_and(|pending| !pending.is_null());
     if pending && !cx.format.is_data() {
         cx.note("it takes hold with the next boot");
-    }
-}
-
-async fn data(cx: &Context, path: String, to: Option<&str>) -> Result<Value> {
-    cx.client.send(&Request::get(path).maybe("to", to)).await?.checked()?.data()
-}
-
-async fn near(cx: &Context, name: &str, result: Result<()>) -> Result<()> {
-    match result {
-        Err(failure) => Err(suggest::for_vm(cx, name, failure).await),
-        Ok(()) => Ok::<(), Failure>(()),
     }
 }

@@ -7,7 +7,7 @@ use super::super::client::{Request, vm_path};
 use super::super::context::Context;
 use super::super::failure::{Failure, Result};
 use super::super::operation::{ChangeArgs, change};
-use super::super::suggest::{self, Meant};
+use super::super::suggest::Meant;
 use crate::model::{MediaAction, MediaRequest, VolumeRef};
 
 /// What goes into which drive.
@@ -63,9 +63,9 @@ pub fn volume(text: &str) -> Result<VolumeRef, String> {
 pub async fn insert(cx: &mut Context, args: &InsertArgs) -> Result<()> {
     let (iso, volume) = (args.iso.clone(), args.volume.clone());
     let done = exchange(cx, MediaAction::Insert, &args.name, iso, volume, &args.drive).await;
-    match (done, &args.iso) {
-        (Err(failure), Some(iso)) => Err(suggest::for_iso(cx, iso, failure).await),
-        (done, _) => done,
+    match &args.iso {
+        Some(iso) => Meant::Iso(iso).checked(cx, done).await,
+        None => done,
     }
 }
 

@@ -21,7 +21,7 @@ use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 
 use super::context::Context;
-use super::failure::{Exit, Failure, Result};
+use super::failure::Result;
 pub use media::volume;
 pub use spec::{overlay, read_body, read_file, word, yes_no};
 
@@ -119,42 +119,6 @@ pub async fn run(cx: &mut Context, command: VmCommand) -> Result<()> {
 /// A VM's name or UUID on the command line: anything but nothing, which would be a list.
 fn vm_name() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
-}
-
-/// Goes on after a failure with one of several things, and remembers the first one's exit code.
-#[derive(Default)]
-pub struct Tally {
-    failed: Option<Exit>,
-}
-
-impl Tally {
-    /// Shows the failure, if there is one.
-    ///
-    /// # Errors
-    /// A failure that ends the rest, too: Ctrl-C, or a daemon that cannot be reached.
-    pub fn add(&mut self, cx: &mut Context, result: Result<()>) -> Result<()> {
-        match result {
-            Err(failure) => match failure.exit {
-                Exit::Interrupted | Exit::Unreachable => Err(failure),
-                // nobody reads the output any more; the rest is to be done all the same
-                Exit::Ok => Ok(()),
-                exit => {
-                    cx.report(&failure);
-                    self.failed.get_or_insert(exit);
-                    Ok(())
-                }
-            },
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// The exit code of the first failure.
-    ///
-    /// # Errors
-    /// If there was one; it has been shown already.
-    pub fn end(self) -> Result<()> {
-        self.failed.map_or(Ok(()), |exit| Err(Failure::silent(exit)))
-    }
 }
 
 /// A request body without the members that say nothing.

@@ -6,10 +6,10 @@ use http::Method;
 use super::super::client::{Request, vm_path};
 use super::super::context::Context;
 use super::super::failure::{Failure, Result};
-use super::super::operation::{ChangeArgs, change};
+use super::super::operation::ChangeArgs;
+use super::super::several::change_each;
 use super::super::suggest::Meant;
 use super::super::text::quoted;
-use super::Tally;
 use crate::model::{ActionRequest, VmAction};
 
 /// Actions that need nothing but the VMs.
@@ -92,22 +92,9 @@ async fn all(
     names: &[String],
     change: &ChangeArgs,
 ) -> Result<()> {
-    let mut tally = Tally::default();
-    for name in names {
-        let result = one(cx, action, done, name, change).await;
-        tally.add(cx, result)?;
-    }
-    tally.end()
-}
-
-async fn one(
-    cx: &mut Context,
-    action: &ActionRequest,
-    done: &str,
-    name: &str,
-    args: &ChangeArgs,
-) -> Result<()> {
     let body = serde_json::to_value(action).map_err(Failure::unintelligible)?;
-    let request = Request::new(Method::POST, vm_path(name, "/action")).json(&body);
-    change(cx, request, args, Meant::Vm(name), name, done).await
+    let requests = names.iter().map(|name| {
+        (Meant::Vm(name), Request::new(Method::POST, vm_path(name, "/action")).json(&body))
+    });
+    change_each(cx, requests, change, done).await
 }

@@ -6,7 +6,7 @@ use super::super::client::{Request, vm_path};
 use super::super::context::{Context, Style};
 use super::super::failure::Result;
 use super::super::output::{Format, Sheet, read};
-use super::super::suggest;
+use super::super::suggest::Meant;
 use super::super::text::{NONE, bytes, mib, moment, or_none, plain, safe, yes_no};
 use super::list::note_stale;
 use crate::model::vm_request::{Bandwidth, CpuMode, CpuRequest};
@@ -23,11 +23,7 @@ pub struct ShowArgs {
 /// Shows.
 pub async fn run(cx: &mut Context, args: &ShowArgs) -> Result<()> {
     let request = Request::get(vm_path(&args.name, ""));
-    let reply = match cx.client.send(&request).await?.checked() {
-        Ok(reply) => reply,
-        Err(failure) => return Err(suggest::for_vm(cx, &args.name, failure).await),
-    };
-    let data = reply.data()?;
+    let data = Meant::Vm(&args.name).fetch(cx, request).await?;
     if cx.format.is_data() {
         return cx.print_value(&data);
     }

@@ -12,7 +12,7 @@ use super::super::context::Context;
 use super::super::failure::{Exit, Failure, Result};
 use super::super::operation::{ChangeArgs, Ended, change, perform, show_done};
 use super::super::output::read;
-use super::super::suggest::{self, Meant};
+use super::super::suggest::Meant;
 use super::super::text::{parse_mib, safe};
 use super::create_cloud_init::CloudInitArgs;
 use super::update_hardware::HardwareChange;
@@ -91,10 +91,8 @@ pub struct UpdateArgs {
 
 /// Changes.
 pub async fn run(cx: &mut Context, args: &UpdateArgs) -> Result<()> {
-    match update(cx, args).await {
-        Ok(()) => Ok(()),
-        Err(failure) => Err(suggest::for_vm(cx, &args.name, failure).await),
-    }
+    let updated = update(cx, args).await;
+    Meant::Vm(&args.name).checked(cx, updated).await
 }
 
 async fn update(cx: &mut Context, args: &UpdateArgs) -> Result<()> {

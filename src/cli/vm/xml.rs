@@ -16,7 +16,7 @@ use super::super::failure::{Exit, Failure, Result};
 use super::super::operation::{ChangeArgs, Ended, dry_run, perform, show_done};
 use super::super::output::{Format, read};
 use super::super::plan;
-use super::super::suggest;
+use super::super::suggest::Meant;
 use super::super::text::quoted;
 use super::spec::read_file;
 use crate::model::Plan;
@@ -92,29 +92,20 @@ pub async fn run(cx: &mut Context, args: &XmlArgs) -> Result<()> {
         (Some(XmlCommand::Get(args)), _) => get(cx, &args.name, args.inactive).await,
         (Some(XmlCommand::Set(args)), _) => {
             let result = set(cx, args).await;
-            near(cx, &args.name, result).await
+            Meant::Vm(&args.name).checked(cx, result).await
         }
         (Some(XmlCommand::Edit(args)), _) => {
             let result = edit(cx, args).await;
-            near(cx, &args.name, result).await
+            Meant::Vm(&args.name).checked(cx, result).await
         }
         (None, Some(name)) => get(cx, name, args.inactive).await,
         (None, None) => Err(Failure::new(Exit::Refused, "no virtual machine was named")),
     }
 }
 
-async fn near(cx: &Context, name: &str, result: Result<()>) -> Result<()> {
-    match result {
-        Err(failure) => Err(suggest::for_vm(cx, name, failure).await),
-        Ok(()) => Ok(()),
-    }
-}
-
 async fn get(cx: &mut Context, name: &str, inactive: bool) -> Result<()> {
-    let definition = match fetch(cx, name, inactive).await {
-        Ok(definition) => definition,
-        Err(failure) => return Err(suggest::for_vm(cx, name, failure).await),
-    };
+    let definition = fetch(cx, name, inactive).await;
+    let definition = Meant::Vm(name).checked(cx, definition).await?;
     if cx.format.is_data() {
         return cx.print_value(&serde_json::json!({"xml": definition}));
     }
