@@ -75,6 +75,50 @@ async fn a_full_disk_hurts_no_upload_that_has_begun_and_lets_none_begin() {
     world.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_pool_is_removed_says_what_stays_and_goes_on_when_it_is_back() {
+    let Some(world) = World::start("removed").await else { return };
+    let client = &world.client;
+    let folder = small_pool(&world).await;
+    let begin = async |name: &str| {
+        let call = client.call("POST", format!("{SMALL}/volumes/uploads"));
+        let call = call.header("tus-resumable", "1.0.0").header("upload-length", "8192");
+        let metadata = super::tus::metadata(&[("filename", name)]);
+        let reply = call.header("upload-metadata", &metadata).send().await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        reply.header("location").expect("a place").to_owned()
+    };
+    let append = async |path: &str, offset: &str| {
+        let call = client.call("PATCH", path.to_owned());
+        let call = call.header("tus-resumable", "1.0.0").header("upload-offset", offset);
+        let call = call.header("content-type", "application/offset+octet-stream");
+        call.bytes(vec![7; 4096]).send().await
+    };
+    let (kept, given_up) = (begin("kept.img").await, begin("given-up.img").await);
+    assert_eq!(append(&kept, "0").await.status, 204);
+    assert_eq!(append(&given_up, "0").await.status, 204);
+    world.lab.virsh(&["pool-destroy", "small"]);
+    world.lab.virsh(&["pool-undefine", "small"]);
+    append(&kept, "4096").await.refused(404, "POOL_NOT_FOUND");
+    let reply = client.call("DELETE", given_up.clone()).header("tus-resumable", "1.0.0");
+    assert_eq!(reply.send().await.status, 204);
+    let id = given_up.rsplit('/').next().expect("an id");
+    let task = client.get(format!("/api/v1/tasks/{id}")).await;
+    assert_eq!(task.data()["error"]["details"]["left"], "given-up.img", "{task:?}");
+    assert_eq!(world.lab.exec(&["ls", &folder]), "given-up.img\nkept.img");
+    // whoever defines the pool anew finds both, and one of them can still be finished
+    world.lab.virsh(&["pool-define-as", "small", "dir", "--target", &folder]);
+    world.lab.virsh(&["pool-start", "small"]);
+    eventually("the upload goes on", SOON, async || {
+        (append(&kept, "4096").await.status == 204).then_some(())
+    })
+    .await;
+    let whole = client.get(format!("{SMALL}/volumes/kept.img/download")).await;
+    assert_eq!(whole.bytes, vec![7; 8192]);
+    assert_eq!(client.delete(format!("{SMALL}/volumes/given-up.img")).await.status, 204);
+    world.finish().await;
+}
+
 /// Asks for a download and reads only its beginning.
 async fn unread(world: &World, path: &str) -> UnixStream {
     let socket = &world.daemon.settings().socket;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::make::{CONVERT_STEP, VOLUME_STEP};
+use super::make::{CONVERT_STEP, Conversion, VOLUME_STEP};
 use super::{DELETE_STEP, TemplateService};
 use crate::error::{Kind, Result};
 use crate::libvirt::{Lane, volume};
@@ -36,7 +36,10 @@ impl Adopter for TemplateService {
             Uuid::try_parse(&task.subject.id).ok().map(Key::Template).into_iter().collect();
         let volumes = steps.iter().filter(|step| step.action == VOLUME_STEP).filter_map(volume_of);
         keys.extend(volumes.map(|volume| Key::Volume(volume.pool, volume.volume)));
-        keys.extend(converted(steps).map(Key::Vm));
+        if let Some(Conversion { vm, told }) = converted(steps) {
+            keys.push(Key::Vm(vm));
+            keys.extend(told.into_iter().map(|volume| Key::Volume(volume.pool, volume.volume)));
+        }
         keys
     }
 
@@ -46,9 +49,9 @@ impl Adopter for TemplateService {
         let row = self.library.get(&task.subject.id);
         match (task.kind.as_str(), row) {
             ("template.make", Ok(row)) => {
-                if let Some(vm) = converted(&steps) {
+                if let Some(conversion) = converted(&steps) {
                     // The template stands, so the VM has to go.
-                    self.take_away(vm).await?;
+                    self.take_away(conversion).await?;
                 }
                 self.result(&row)
             }
@@ -116,8 +119,7 @@ fn volume_of(step: &Step) -> Option<VolumeRef> {
     serde_json::from_value(step.undo.clone()).ok()
 }
 
-/// The VM whose disks become the template's.
-fn converted(steps: &[Step]) -> Option<Uuid> {
+fn converted(steps: &[Step]) -> Option<Conversion> {
     let step = steps.iter().find(|step| step.action == CONVERT_STEP)?;
-    serde_json::from_value(step.undo["vm"].clone()).ok()
+    serde_json::from_value(step.undo.clone()).ok()
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -34,6 +35,15 @@ use crate::store::TemplateRow;
 pub(super) const VOLUME_STEP: &str = "create-volume";
 /// The step of a VM that goes because its disks have become the template's.
 pub(super) const CONVERT_STEP: &str = "convert";
+
+/// A VM whose disks become a template's, as the journal has it.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Conversion {
+    pub vm: Uuid,
+    /// The volumes by which its guest is told something of its own.
+    #[serde(default)]
+    pub told: Vec<VolumeRef>,
+}
 
 /// A template that can be made.
 struct Draft {
@@ -164,9 +174,11 @@ impl TemplateService {
     }
 
     async fn convert(&self, task: &TaskHandle, draft: Draft, vm: Uuid) -> Result<End> {
-        task.intend(vec![(CONVERT_STEP.to_owned(), json!({"vm": vm}))]).await?;
+        let conversion = Conversion { vm, told: self.vms.told_by(vm)? };
+        let undo = serde_json::to_value(&conversion).map_err(Error::internal)?;
+        task.intend(vec![(CONVERT_STEP.to_owned(), undo)]).await?;
         let row = self.library.insert(draft.row).await?;
-        match self.take_away(vm).await {
+        match self.take_away(conversion).await {
             Ok(()) => self.result(&row),
             Err(error) if error.kind() == Kind::LibvirtUnavailable => Err(error),
             Err(error) => {
@@ -177,20 +189,27 @@ impl TemplateService {
     }
 
     /// Removes the definition of a VM whose disks are a template's now, and the volumes by which its
-    /// guest was told something of its own, which no template has.
-    pub(super) async fn take_away(&self, vm: Uuid) -> Result<()> {
-        let told = self.vms.told_by(vm)?;
-        let has_told = !told.is_empty();
-        let remove = move |session: &Session| {
-            undefine(session, vm)?;
-            // What stays is logged, and is no reason to keep the template away.
-            volume::delete_all(session, told.iter()).map(drop)
-        };
-        self.vms.act_on(vm, remove).await?;
-        if has_told && let Err(error) = self.tools.inventory.refresh_storage().await {
-            tracing::warn!(error = ?error, "the deleted volumes will vanish with the next refresh");
+    /// guest was told something of its own, which no template has. Either may be gone already.
+    ///
+    /// # Errors
+    /// The definition stays; `LibvirtUnavailable`.
+    pub(super) async fn take_away(&self, conversion: Conversion) -> Result<()> {
+        let Conversion { vm, told } = conversion;
+        self.vms.act_on(vm, move |session| undefine(session, vm)).await?;
+        match self.vms.remove_unused(told).await {
+            Err(error) if error.kind() == Kind::LibvirtUnavailable => Err(error),
+            // What stays is no reason to keep the template away.
+            Err(error) => {
+                tracing::warn!(%vm, error = ?error, "what a guest was told stays");
+                Ok(())
+            }
+            Ok(left) => {
+                for what in left.all() {
+                    tracing::warn!(%vm, what, "what a guest was told stays");
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 

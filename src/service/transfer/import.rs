@@ -134,10 +134,11 @@ impl TransferService {
             self.convert_image(task, &import, &import.source, &image).await
         };
         if let Err(error) = made {
-            if error.kind() != Kind::VolumeAlreadyExists {
-                self.remove(&import.target.pool, &import.target.volume).await?;
-            }
-            return Err(error);
+            let VolumeRef { pool, volume } = &import.target;
+            return Err(match error.kind() {
+                Kind::VolumeAlreadyExists => error,
+                _ => self.undo(task, pool, volume, error).await,
+            });
         }
         if import.remove_source {
             task.phase("deleting the image");

@@ -214,8 +214,20 @@ impl TransferService {
         self.tools.inventory.refresh_pool(&target.pool).await
     }
 
-    /// Deletes what was made of a volume that will not be whole. It may be gone already, with its
-    /// pool.
+    /// Deletes what was made of a volume that will not be whole, after `error`. What cannot be deleted
+    /// is told, by the task's log and in the error's details.
+    async fn undo(&self, task: &TaskHandle, pool: &str, name: &str, error: Error) -> Error {
+        task.phase("deleting what has arrived");
+        match self.remove(pool, name).await {
+            Ok(()) => error,
+            Err(left) => {
+                task.log(&format!("the half volume {pool}/{name} stays: {left}")).await;
+                error.with_detail("left", name)
+            }
+        }
+    }
+
+    /// Deletes a volume; it may be gone already. One whose pool is not there stays where it is.
     ///
     /// # Errors
     /// What libvirt refuses with; `LibvirtUnavailable` if it stays away.
@@ -232,22 +244,23 @@ impl TransferService {
                 .tools
                 .hypervisor
                 .run_to_end(Lane::Slow, super::operation::SLOW_CALL, move |session| {
-                    volume::delete_if_there(session, &in_pool, &in_name)
+                    volume::delete(session, &in_pool, &in_name)
                 })
                 .await;
-            let Err(error) = deleted else { break };
+            let error = match deleted {
+                Err(error) if error.kind() != Kind::VolumeNotFound => error,
+                _ => break,
+            };
+            let is_final = matches!(error.kind(), Kind::PoolNotFound | Kind::ShuttingDown);
             // libvirt lets go of a volume a moment after its stream has ended, and may be away.
-            if begun.elapsed() > patience || error.kind() == Kind::ShuttingDown {
+            if is_final || begun.elapsed() > patience {
                 tracing::warn!(pool, name, error = ?error, "a half volume stays");
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
-        match self.tools.inventory.refresh_pool(pool).await {
-            Err(error) if error.kind() != Kind::PoolNotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.tools.inventory.refresh_pool(pool).await
     }
 }
 
@@ -287,17 +300,21 @@ impl Adopter for TransferService {
             return self.go_on(handle, &live).await;
         }
         let steps = self.tools.tasks.store().steps(task.id).await?;
+        let mut left: Vec<String> = Vec::new();
         for step in steps.iter().filter(|step| step.action == VOLUME_STEP) {
             let text = |key: &str| step.undo.get(key).and_then(serde_json::Value::as_str);
             let (Some(pool), Some(name)) = (text("pool"), text("volume")) else { continue };
             // libvirt finishes a conversion that nobody waits for any more, and deletes nothing before.
             let patience = if task.kind == IMPORT { 3600 } else { 60 };
-            self.remove_within(pool, name, Duration::from_secs(patience)).await?;
+            match self.remove_within(pool, name, Duration::from_secs(patience)).await {
+                Err(error) if error.kind() == Kind::PoolNotFound => {
+                    left.push(format!("{pool}/{name} stays: {error}"));
+                }
+                removed => removed?,
+            }
         }
-        Err(interrupted(format!(
-            "{} of {pool}/{name} was cut off; nothing of it is left",
-            task.kind
-        )))
+        let left = if left.is_empty() { "nothing of it is left".into() } else { left.join("; ") };
+        Err(interrupted(format!("{} of {pool}/{name} was cut off; {left}", task.kind)))
     }
 }
 

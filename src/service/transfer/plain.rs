@@ -53,16 +53,7 @@ impl TransferService {
                 };
                 match done {
                     Ok(result) => Ok(End::Done(result)),
-                    Err(error) => {
-                        task.phase("deleting what has arrived");
-                        match service.remove(&target.pool, &target.name).await {
-                            Ok(()) => Err(error),
-                            Err(left) => {
-                                task.log(&format!("the half volume stays: {left}")).await;
-                                Err(error.with_detail("left", target.name.as_str()))
-                            }
-                        }
-                    }
+                    Err(error) => Err(service.undo(&task, &target.pool, &target.name, error).await),
                 }
             })
             .await

@@ -204,8 +204,7 @@ impl TransferService {
             service.make_volume(&task, &target, text).await?;
             let live = Live::new(target, row.clone());
             if let Err(error) = service.tools.tasks.store().save_upload(&row).await {
-                service.remove(&row.pool, &row.volume).await?;
-                return Err(error);
+                return Err(service.undo(&task, &row.pool, &row.volume, error).await);
             }
             service.registry().insert(id, live.clone());
             // The client may have gone; the upload waits for it until it expires.
@@ -506,14 +505,7 @@ impl TransferService {
     /// Deletes the volume of an upload that will not be whole, then its row.
     async fn give_up(&self, task: &TaskHandle, live: &Live, error: Error) -> Result<End> {
         let row = live.row();
-        task.phase("deleting what has arrived");
-        let error = match self.remove(&row.pool, &row.volume).await {
-            Ok(()) => error,
-            Err(left) => {
-                task.log(&format!("the half volume stays: {left}")).await;
-                error.with_detail("left", row.volume.as_str())
-            }
-        };
+        let error = self.undo(task, &row.pool, &row.volume, error).await;
         self.tools.tasks.store().delete_upload(row.id).await?;
         Err(error)
     }

@@ -12,7 +12,7 @@ use crate::service::volume::refuse_used_but_by;
 
 /// What could not be removed, each with its kind of thing in front.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(crate) struct Left {
     /// Because somebody uses it by now.
     pub used: Vec<String>,
     /// For another reason, which may pass.
@@ -21,7 +21,7 @@ pub(super) struct Left {
 
 impl Left {
     /// All of it.
-    pub(super) fn all(self) -> Vec<String> {
+    pub(crate) fn all(self) -> Vec<String> {
         [self.used, self.stuck].concat()
     }
 }
@@ -31,7 +31,7 @@ impl VmService {
     ///
     /// # Errors
     /// `LibvirtUnavailable`, and what storage cannot be read with.
-    pub(super) async fn remove_unused(&self, volumes: Vec<VolumeRef>) -> Result<Left> {
+    pub(crate) async fn remove_unused(&self, volumes: Vec<VolumeRef>) -> Result<Left> {
         if volumes.is_empty() {
             return Ok(Left::default());
         }
