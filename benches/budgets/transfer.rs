@@ -17,15 +17,74 @@ use crate::report::{Report, Times, number};
 
 /// MiB of the image, unless `VAPOR_BENCH_TRANSFER_MIB` says less for a quick run.
 const MIB: usize = 4096;
-/// Rounds of each, taken in turns: what others do on the machine meets both.
-const ROUNDS: usize = 5;
+/// Rounds that count.
+const ROUNDS: usize = 7;
 const POOL: &str = "/api/v1/virtualization/storages/pools/lab";
 
-/// Times of both ways.
+/// Whose turn it is.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// A client of the API's that does nothing besides, as virsh does.
+    Ours,
+    /// `vapor`, which compares the SHA-256 of what it uploads.
+    Cli,
+    Theirs,
+}
+
+/// The times of one direction.
 #[derive(Default)]
-struct Both {
-    up: Times,
-    down: Times,
+struct Row {
+    ours: Times,
+    cli: Times,
+    theirs: Times,
+}
+
+impl Row {
+    /// Takes the time of each in turn: once that does not count, and then in rounds, of which each
+    /// begins with another one, so that what others do on the machine meets all.
+    ///
+    /// Each finds the memory that the one before it has given back a moment ago. Without that a row
+    /// tells of the machine alone: where it is a virtual one whose host takes back what is free, the
+    /// pages of a new file cost up to five times as much as these.
+    fn measure(
+        &mut self,
+        mut time: impl FnMut(Turn) -> Result<Duration, Failure>,
+    ) -> Result<(), Failure> {
+        const TURNS: [Turn; 3] = [Turn::Ours, Turn::Cli, Turn::Theirs];
+        for turn in TURNS {
+            time(turn)?;
+        }
+        for round in 0..ROUNDS {
+            for place in 0..TURNS.len() {
+                let turn = TURNS[(round + place) % TURNS.len()];
+                let took = time(turn)?;
+                match turn {
+                    Turn::Ours => self.ours.add(took),
+                    Turn::Cli => self.cli.add(took),
+                    Turn::Theirs => self.theirs.add(took),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, report: &mut Report, what: &str, checked: &str, mib: usize) {
+        let took = |times: &Times| {
+            let (median, least) = (times.median(), times.percentile(0.0));
+            let rate = number(mib as f64 / (median / 1000.0));
+            let (median, least) = (number(median / 1000.0), number(least / 1000.0));
+            format!("{median} s, {rate} MiB/s, least {least} s")
+        };
+        let row = format!("{what} of {mib} MiB, against virsh");
+        let more = format!(
+            "median of {ROUNDS} rounds; {}; virsh vol-{what} {}",
+            took(&self.ours),
+            took(&self.theirs)
+        );
+        report.at_least(&row, 1.0, self.theirs.against(&self.ours), &more);
+        let row = format!("the same by `vapor volume {what}`{checked} against virsh");
+        report.shown(&row, "times", self.theirs.against(&self.cli), &took(&self.cli));
+    }
 }
 
 /// An upload and a download of one image, with the daemon's memory meanwhile.
@@ -37,81 +96,72 @@ pub fn streams(report: &mut Report, vapord: &Vapord, lab: &Lab) -> Result<(), Fa
     let copy = folder.path().join("copy.img");
     generate(&source, mib)?;
     let length = (mib as u64) << 20;
+    let (from, to) = (source.display().to_string(), copy.display().to_string());
+    let size = length.to_string();
     let before = vapord.memory_mib("VmRSS")?;
     let mut most: f64 = 0.0;
-    let (mut ours, mut cli, mut theirs) = (Both::default(), Both::default(), Both::default());
-    for round in 0..ROUNDS {
-        // Each comes first in turn: what one has left for the disk to do, another pays for.
-        for turn in 0..3 {
-            match (round + turn) % 3 {
-                0 => {
-                    settle()?;
-                    let (took, resident) =
-                        watched(vapord, || upload(&vapord.socket, &source, length))?;
-                    ours.up.add(took);
-                    most = most.max(resident);
-                    settle()?;
-                    let (took, resident) =
-                        watched(vapord, || download(&vapord.socket, &copy, length))?;
-                    ours.down.add(took);
-                    most = most.max(resident);
-                    if round == 0 {
-                        run(Command::new("cmp").arg(&source).arg(&copy))?;
-                    }
-                    let path = format!("{POOL}/volumes/bench.img");
-                    vapord.client()?.send("DELETE", &path, "", "")?.expect(204)?;
-                }
-                1 => {
-                    let (from, to) = (source.display().to_string(), copy.display().to_string());
-                    settle()?;
-                    cli.up.add(vapor(vapord, &["volume", "upload", &from, "lab/cli.img"])?);
-                    settle()?;
-                    cli.down.add(vapor(vapord, &["volume", "download", "lab/cli.img", &to])?);
-                    vapor(vapord, &["volume", "delete", "lab/cli.img", "--yes"])?;
-                }
-                _ => {
-                    let size = length.to_string();
-                    let (from, to) = (source.display().to_string(), copy.display().to_string());
-                    // virsh, too, has its room before it begins.
-                    lab.virsh(
-                        1,
-                        &["vol-create-as", "lab", "virsh.img", &size, "--allocation", &size],
-                    )?;
-                    settle()?;
-                    let upload = ["vol-upload", "--pool", "lab", "virsh.img", from.as_str()];
-                    theirs.up.add_ms(lab.virsh(1, &upload)?);
-                    settle()?;
-                    let download = ["vol-download", "--pool", "lab", "virsh.img", to.as_str()];
-                    theirs.down.add_ms(lab.virsh(1, &download)?);
-                    lab.virsh(1, &["vol-delete", "--pool", "lab", "virsh.img"])?;
-                }
+    let mut up = Row::default();
+    up.measure(|turn| {
+        let took = match turn {
+            Turn::Ours => {
+                settle()?;
+                let (took, resident) = watched(vapord, || upload(&vapord.socket, &source, length))?;
+                most = most.max(resident);
+                took
             }
-            std::fs::remove_file(&copy)?;
-        }
-    }
-    for (what, ours, cli, theirs) in
-        [("upload", ours.up, cli.up, theirs.up), ("download", ours.down, cli.down, theirs.down)]
-    {
-        let rate = |millis: f64| number(mib as f64 / (millis / 1000.0));
-        let took = |times: &Times| {
-            let (median, least) = (times.median(), times.percentile(0.0));
-            let (median_s, least_s) = (number(median / 1000.0), number(least / 1000.0));
-            format!("{median_s} s, {} MiB/s, least {least_s} s", rate(median))
+            Turn::Cli => {
+                settle()?;
+                vapor(vapord, &["volume", "upload", &from, "lab/bench.img"])?
+            }
+            Turn::Theirs => {
+                // virsh, too, has its room before it begins.
+                lab.virsh(1, &["vol-create-as", "lab", "bench.img", &size, "--allocation", &size])?;
+                settle()?;
+                timed(|| lab.virsh(1, &["vol-upload", "--pool", "lab", "bench.img", &from]))?
+            }
         };
-        let row = format!("{what} of {mib} MiB, against virsh");
-        let more = format!(
-            "median of {ROUNDS} rounds; {}; virsh vol-{what} {}",
-            took(&ours),
-            took(&theirs)
-        );
-        report.at_least(&row, 1.0, theirs.against(&ours), &more);
-        let checked = if what == "upload" { ", which compares the SHA-256," } else { "" };
-        let row = format!("the same by `vapor volume {what}`{checked} against virsh");
-        report.shown(&row, "times", theirs.against(&cli), &took(&cli));
-    }
+        lab.virsh(1, &["vol-delete", "--pool", "lab", "bench.img"])?;
+        Ok(took)
+    })?;
+    upload(&vapord.socket, &source, length)?;
+    let mut down = Row::default();
+    down.measure(|turn| {
+        settle()?;
+        let took = match turn {
+            Turn::Ours => {
+                let (took, resident) = watched(vapord, || download(&vapord.socket, &copy, length))?;
+                most = most.max(resident);
+                took
+            }
+            Turn::Cli => vapor(vapord, &["volume", "download", "lab/bench.img", &to])?,
+            Turn::Theirs => {
+                timed(|| lab.virsh(1, &["vol-download", "--pool", "lab", "bench.img", &to]))?
+            }
+        };
+        same_size(&copy, length)?;
+        std::fs::remove_file(&copy)?;
+        Ok(took)
+    })?;
+    download(&vapord.socket, &copy, length)?;
+    run(Command::new("cmp").arg(&source).arg(&copy))?;
+    up.report(report, "upload", ", which compares the SHA-256,", mib);
+    down.report(report, "download", "", mib);
     let more = format!("before {} MiB", number(before));
     report.at_most("resident memory while it streams", 40.0, "MiB", most, &more);
     Ok(())
+}
+
+fn same_size(file: &Path, length: u64) -> Result<(), Failure> {
+    match std::fs::metadata(file)?.len() {
+        found if found == length => Ok(()),
+        found => Err(format!("{found} bytes instead of {length}").into()),
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<Duration, Failure> {
+    let begun = Instant::now();
+    work()?;
+    Ok(begun.elapsed())
 }
 
 /// Bytes that are no holes, and not all alike.
@@ -187,9 +237,8 @@ fn answered(stream: UnixStream, status: &str) -> Result<(BufReader<UnixStream>, 
 
 /// How long the command line takes.
 fn vapor(vapord: &Vapord, words: &[&str]) -> Result<Duration, Failure> {
-    let begun = Instant::now();
-    run(Command::new(env!("CARGO_BIN_EXE_vapor")).arg("--socket").arg(&vapord.socket).args(words))?;
-    Ok(begun.elapsed())
+    let vapor = env!("CARGO_BIN_EXE_vapor");
+    timed(|| run(Command::new(vapor).arg("--socket").arg(&vapord.socket).args(words)))
 }
 
 /// Without a checksum of the whole, as virsh does it; with as much room in the socket as `vapor` has.
@@ -200,8 +249,15 @@ fn upload(socket: &Path, source: &Path, length: u64) -> Result<(), Failure> {
         "POST {POOL}/volumes/bench.img/upload HTTP/1.1\r\nhost: bench\r\ncontent-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
-    std::io::copy(&mut File::open(source)?, &mut stream)?;
-    answered(stream, "201").map(drop)
+    let mut file = File::open(source)?;
+    // As much at once as virsh reads; `std::io::copy` would send 8 KiB at once.
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return answered(stream, "201").map(drop),
+            read => stream.write_all(&piece[..read])?,
+        }
+    }
 }
 
 fn download(socket: &Path, copy: &Path, length: u64) -> Result<(), Failure> {
