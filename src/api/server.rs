@@ -38,12 +38,14 @@ use super::socket::{BoundSocket, SocketOptions, bind_socket};
 use super::state::Core;
 use crate::error::{Error, Kind, Result};
 use crate::model::Principal;
+use crate::service::transfer::PIECE;
 
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The most that is read of an HTTP/1 connection at once. A head must fit into it; a body arrives in
-/// pieces of this size where its client is quick, each of which becomes one message to libvirt.
-const READ_BUFFER: usize = 256 << 10;
+/// pieces of this size where its client is quick, each of which becomes one message to libvirt without
+/// being copied.
+const READ_BUFFER: usize = PIECE;
 /// Bytes of replies that wait in a local client's socket.
 const SEND_BUFFER: usize = 1 << 20;
 const MAX_STREAMS: u32 = 100;

@@ -51,12 +51,12 @@ pub use event::{DomainEvent, LibvirtEvent, ResourceEvent};
 pub use hypervisor::{Hypervisor, HypervisorConfig};
 pub use lane::{Lane, LaneGauge};
 pub use session::Session;
-pub use stream::{VolumeReader, VolumeWriter};
+pub use stream::{VolumeReader, VolumeWriter, WRITTEN};
 
 /// Settings of the whole process that libvirt's way with memory asks for; to be called before the
 /// first thread is started.
 pub fn prepare_process() {
-    ffi::memory::few_arenas();
+    ffi::memory::set_up_allocator();
     // Relocation and initialization of the libraries are over.
     ffi::memory::let_go_of_code();
 }

@@ -38,7 +38,7 @@ const READ: usize = 256 << 10;
 
 /// Bytes of a piece that is written: whole pages of a file, within the most that one message of
 /// libvirt's protocol carries of a stream (262,120).
-pub(super) const WRITTEN: usize = 252 << 10;
+pub const WRITTEN: usize = 252 << 10;
 
 /// Pieces of this size are passed on as they are; smaller ones are gathered.
 const LARGE: usize = 96 << 10;

@@ -4,6 +4,10 @@
 //! the daemon's many threads a few large lists leave tens of MiB behind. Two arenas are enough for
 //! what runs at once, and what a bulk reply has left is given back.
 //!
+//! Nor does it keep a buffer of a stream at hand by default: whatever has 128 KiB is mapped for itself,
+//! or given back from the end of the heap as soon as it is free, and its pages are made and cleared anew
+//! some thousand times a second.
+//!
 //! So is code, this program's and that of the libraries it is linked with. The kernel maps 64 KiB
 //! around each page that is touched, so that most of it stays mapped for what ran once: relocation and
 //! initialization of forty libraries, a start, a migration of the database, the API's description.
@@ -17,12 +21,21 @@ use nix::libc;
 /// Arenas for all threads together.
 const ARENAS: i32 = 2;
 
-/// Limits the arenas; to be called before the first thread is started.
-pub(in crate::libvirt) fn few_arenas() {
+/// Bytes from which on an allocation is mapped for itself: more than a message of a stream has, less
+/// than a bulk reply.
+const MAPPED: i32 = 1 << 20;
+
+/// Bytes that an arena keeps at its end: the messages of a stream or two.
+const KEPT: i32 = 4 << 20;
+
+/// Sets the allocator up; to be called before the first thread is started.
+pub(in crate::libvirt) fn set_up_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers and changes only the allocator's own settings.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
     }
 }
 

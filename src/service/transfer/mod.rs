@@ -46,6 +46,8 @@ use crate::model::{PoolState, Subject, SubjectType, Task, UploadPurpose, VolumeR
 use crate::store::Step;
 use crate::xml;
 
+/// Bytes of a body that are written at once.
+pub use crate::libvirt::WRITTEN as PIECE;
 pub use download::Download;
 pub use image::ImageFormat;
 pub use import::ImportVolume;
