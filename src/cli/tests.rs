@@ -195,6 +195,35 @@ fn a_delete_shows_what_goes_and_asks() {
 }
 
 #[test]
+fn every_deletion_asks_for_each_with_its_plan_and_a_no_spares_only_that_one() {
+    for (words, path) in [
+        ("vm delete a b", "virtualmachines/b"),
+        ("pool delete a b", "storages/pools/b"),
+        ("volume delete p/a p/b", "storages/pools/p/volumes/b"),
+        ("iso delete a b", "isos/b"),
+        ("network delete a b", "networks/b"),
+        ("template delete a b", "virtualmachines/templates/b"),
+    ] {
+        let words: Vec<&str> = words.split(' ').collect();
+        let run = run_with(Some("n\ny\n"), &words, |line, _| {
+            if line.contains("dry_run=true") {
+                data(plan(json!([])))
+            } else {
+                Answer::Raw(204, "text/plain", String::new())
+            }
+        });
+        let name = words.last().unwrap();
+        assert_eq!((run.code, run.out), (2, format!("{name} deleted\n")), "{words:?}: {}", run.err);
+        let asked = "  - the volume default/web1.qcow2 is deleted\ndelete ";
+        assert_eq!(run.err.matches(asked).count(), 2, "{words:?}: {}", run.err);
+        let deleted: Vec<_> =
+            run.seen.iter().filter(|seen| !seen.line.contains("dry_run")).collect();
+        assert_eq!(deleted.len(), 1, "{words:?}");
+        assert_eq!(deleted[0].line, format!("DELETE /api/v1/virtualization/{path}"));
+    }
+}
+
+#[test]
 fn a_delete_that_would_be_refused_is_not_asked_about() {
     let blockers =
         json!([{"code": "VM_RUNNING", "message": "\"web1\" runs", "hint": "stop it first"}]);
