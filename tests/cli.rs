@@ -200,7 +200,7 @@ fn a_volume_lives_its_life_by_the_command_line() {
     let err = world.fails(4, "volume delete default/base.qcow2 --yes");
     assert!(err.contains("default/top.qcow2"), "{err}");
     let err = world.fails(3, "volume show default/bse.qcow2");
-    assert!(err.contains("did you mean \"base.qcow2\"?"), "{err}");
+    assert!(err.contains("did you mean \"default/base.qcow2\"?"), "{err}");
     assert!(world.fails(2, "volume delete default/top.qcow2").contains("--yes"));
     assert!(world.fails(2, "volume wipe default/top.qcow2").contains("--yes"));
     let plan = world.ok("volume resize default/copy.qcow2 4G --dry-run");

@@ -35,13 +35,14 @@ impl std::fmt::Display for Meant<'_> {
 
 /// Where the names of a kind are listed.
 struct Known<'a> {
-    missing: Kind,
     list: String,
     noun: &'static str,
     typed: &'a str,
+    /// What stands before a name where it is typed.
+    before: String,
 }
 
-impl Meant<'_> {
+impl<'a> Meant<'a> {
     /// Adds the nearest name of its kind to a failure that says there is none of that name.
     ///
     /// # Errors
@@ -66,8 +67,8 @@ impl Meant<'_> {
         if failure.has_suggestion() {
             return failure;
         }
-        let wanted = |known: &Known| failure.code.as_deref() == Some(known.missing.code());
-        let Some(known) = self.known().into_iter().find(wanted) else { return failure };
+        let known = failure.code.as_deref().and_then(|code| self.known(code));
+        let Some(known) = known else { return failure };
         let list = Request::get(known.list).query("fields", "name");
         // a list that cannot be had is no reason to hide the failure itself
         let Ok(data) = fetch_list(cx, list, known.noun, None).await else { return failure };
@@ -75,34 +76,39 @@ impl Meant<'_> {
         let items = items.map(Vec::as_slice).unwrap_or_default();
         let names = items.iter().filter_map(|item| item.get("name")?.as_str());
         match nearest(known.typed, names) {
-            Some(near) => failure.with_suggestion(near),
+            Some(near) => failure.with_suggestion(&format!("{}{near}", known.before)),
             None => failure,
         }
     }
 
-    /// What may be missing: a volume, or its pool.
-    fn known(&self) -> Vec<Known<'_>> {
-        let one = |missing, list: &str, noun, typed| {
-            vec![Known { missing, list: list.to_owned(), noun, typed }]
-        };
-        let pool = |typed| one(Kind::PoolNotFound, POOLS, "pools", typed);
-        match self {
-            Meant::Vm(typed) => one(Kind::VmNotFound, VMS, "vms", typed),
-            Meant::Pool(typed) => pool(typed),
-            Meant::Volume(typed) => {
-                let volumes = format!("{POOLS}/{}/volumes", escape(&typed.pool));
-                let mut known = pool(&typed.pool);
-                known.extend(one(Kind::VolumeNotFound, &volumes, "volumes", &typed.volume));
-                known
+    /// The names of which one may have been meant, if this code says that there is none like it. Of a
+    /// volume it may be the pool that is missing.
+    fn known(self, code: &str) -> Option<Known<'a>> {
+        let (missing, list, noun, typed) = match self {
+            Meant::Vm(typed) => (Kind::VmNotFound, VMS.to_owned(), "vms", typed),
+            Meant::Pool(typed) => (Kind::PoolNotFound, POOLS.to_owned(), "pools", typed),
+            Meant::Volume(typed) if code == Kind::PoolNotFound.code() => {
+                return Meant::Pool(&typed.pool).known(code);
             }
-            Meant::Iso(typed) => one(Kind::IsoNotFound, "/virtualization/isos", "isos", typed),
+            Meant::Volume(typed) => {
+                let list = format!("{POOLS}/{}/volumes", escape(&typed.pool));
+                (Kind::VolumeNotFound, list, "volumes", typed.volume.as_str())
+            }
+            Meant::Iso(typed) => {
+                (Kind::IsoNotFound, "/virtualization/isos".to_owned(), "isos", typed)
+            }
             Meant::Network(typed) => {
-                one(Kind::NetworkNotFound, "/virtualization/networks", "networks", typed)
+                (Kind::NetworkNotFound, "/virtualization/networks".to_owned(), "networks", typed)
             }
             Meant::Template(typed) => {
-                one(Kind::TemplateNotFound, &format!("{VMS}/templates"), "templates", typed)
+                (Kind::TemplateNotFound, format!("{VMS}/templates"), "templates", typed)
             }
-        }
+        };
+        let before = match self {
+            Meant::Volume(typed) => format!("{}/", typed.pool),
+            _ => String::new(),
+        };
+        (code == missing.code()).then_some(Known { list, noun, typed, before })
     }
 }
 
