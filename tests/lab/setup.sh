@@ -23,6 +23,11 @@ usage() {
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
 }
 
+if [ $# -gt 1 ]; then
+    echo "setup: one level at a time, not $*" >&2
+    usage >&2
+    exit 64
+fi
 peers=()
 case ${1:---all} in
     --build) level=build ;;
