@@ -52,6 +52,12 @@ pub const BASE: &str = "/api/v1";
 pub const VMS: &str = "/virtualization/virtualmachines";
 /// The storage pools' path.
 pub const POOLS: &str = "/virtualization/storages/pools";
+/// The networks' path.
+pub const NETWORKS: &str = "/virtualization/networks";
+/// The path of the ISO library.
+pub const ISOS: &str = "/virtualization/isos";
+/// The templates' path.
+pub const TEMPLATES: &str = "/virtualization/virtualmachines/templates";
 
 /// One request. Paths are relative to [`BASE`] unless they name a root of their own.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::client::{Request, escape};
+use super::client::{ISOS, Request, escape};
 use super::context::Context;
 use super::failure::Result;
 use super::operation::{ChangeArgs, change};
@@ -18,8 +18,6 @@ use super::text::{bytes, moment, or_none, plain, quoted, safe, yes_no};
 use super::volume::Name;
 use super::{transfer, upload};
 use crate::model::{Iso, VolumeRef};
-
-const ISOS: &str = "/virtualization/isos";
 
 /// What can be done with ISO images.
 #[derive(Subcommand, Debug)]

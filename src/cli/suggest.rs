@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::client::{POOLS, Reply, Request, VMS, escape};
+use super::client::{ISOS, NETWORKS, POOLS, Reply, Request, TEMPLATES, VMS};
 use super::context::Context;
 use super::failure::{Failure, Result};
 use super::output::fetch_list;
-use super::volume::Name;
+use super::volume::{Name, volumes};
 use crate::error::Kind;
 
 /// What a command's user named, of which there may be none.
@@ -84,31 +84,23 @@ impl<'a> Meant<'a> {
     /// The names of which one may have been meant, if this code says that there is none like it. Of a
     /// volume it may be the pool that is missing.
     fn known(self, code: &str) -> Option<Known<'a>> {
-        let (missing, list, noun, typed) = match self {
-            Meant::Vm(typed) => (Kind::VmNotFound, VMS.to_owned(), "vms", typed),
-            Meant::Pool(typed) => (Kind::PoolNotFound, POOLS.to_owned(), "pools", typed),
-            Meant::Volume(typed) if code == Kind::PoolNotFound.code() => {
-                return Meant::Pool(&typed.pool).known(code);
-            }
-            Meant::Volume(typed) => {
-                let list = format!("{POOLS}/{}/volumes", escape(&typed.pool));
-                (Kind::VolumeNotFound, list, "volumes", typed.volume.as_str())
-            }
-            Meant::Iso(typed) => {
-                (Kind::IsoNotFound, "/virtualization/isos".to_owned(), "isos", typed)
-            }
-            Meant::Network(typed) => {
-                (Kind::NetworkNotFound, "/virtualization/networks".to_owned(), "networks", typed)
-            }
-            Meant::Template(typed) => {
-                (Kind::TemplateNotFound, format!("{VMS}/templates"), "templates", typed)
-            }
+        let names = |missing: Kind, list: &str, noun, typed| {
+            let list = list.to_owned();
+            let known = Known { list, noun, typed, before: String::new() };
+            (code == missing.code()).then_some(known)
         };
-        let before = match self {
-            Meant::Volume(typed) => format!("{}/", typed.pool),
-            _ => String::new(),
-        };
-        (code == missing.code()).then_some(Known { list, noun, typed, before })
+        match self {
+            Meant::Vm(typed) => names(Kind::VmNotFound, VMS, "vms", typed),
+            Meant::Pool(typed) => names(Kind::PoolNotFound, POOLS, "pools", typed),
+            Meant::Volume(Name { pool, volume }) => names(Kind::PoolNotFound, POOLS, "pools", pool)
+                .or_else(|| {
+                    let known = names(Kind::VolumeNotFound, &volumes(pool), "volumes", volume)?;
+                    Some(Known { before: format!("{pool}/"), ..known })
+                }),
+            Meant::Iso(typed) => names(Kind::IsoNotFound, ISOS, "isos", typed),
+            Meant::Network(typed) => names(Kind::NetworkNotFound, NETWORKS, "networks", typed),
+            Meant::Template(typed) => names(Kind::TemplateNotFound, TEMPLATES, "templates", typed),
+        }
     }
 }
 

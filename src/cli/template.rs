@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::client::{Request, escape, vm_path};
+use super::client::{Request, TEMPLATES, escape, vm_path};
 use super::context::Context;
 use super::failure::Result;
 use super::operation::{ChangeArgs, change};
@@ -15,8 +15,6 @@ use super::suggest::Meant;
 use super::text::{bytes, moment, or_none, quoted, safe};
 use super::vm::{overlay, read_body, without_nulls};
 use crate::model::Template;
-
-const TEMPLATES: &str = "/virtualization/virtualmachines/templates";
 
 /// What can be done with templates.
 #[derive(Subcommand, Debug)]

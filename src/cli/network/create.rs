@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use http::Method;
 use serde_json::Value;
 
-use super::super::client::Request;
+use super::super::client::{NETWORKS, Request};
 use super::super::context::Context;
 use super::super::failure::{Exit, Failure, Result};
 use super::super::operation::{ChangeArgs, Ended, perform, show_done};
@@ -142,7 +142,7 @@ pub struct CreateArgs {
 pub async fn run(cx: &mut Context, args: &CreateArgs) -> Result<()> {
     let body = overlay(read_body(cx, args.file.as_deref())?, body(args)?);
     let name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let request = Request::new(Method::POST, "/virtualization/networks").json(&body);
+    let request = Request::new(Method::POST, NETWORKS).json(&body);
     match perform(cx, request, &args.change).await? {
         Ended::Done(data) => {
             let active = data.get("active").is_some_and(|active| active == true);

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::Value;
 
-use super::client::{Request, escape};
+use super::client::{NETWORKS, Request, escape};
 use super::context::Context;
 use super::failure::Result;
 use super::operation::ChangeArgs;
@@ -138,7 +138,7 @@ const PORTS: Listing<'_, NetworkPort> = Listing {
 
 /// The path of a network, and what follows it.
 fn network_path(name: &str, rest: &str) -> String {
-    format!("/virtualization/networks/{}{rest}", escape(name))
+    format!("{NETWORKS}/{}{rest}", escape(name))
 }
 
 /// Runs one command.
@@ -148,7 +148,7 @@ fn network_path(name: &str, rest: &str) -> String {
 pub async fn run(cx: &mut Context, command: NetworkCommand) -> Result<()> {
     match command {
         NetworkCommand::List => {
-            let request = Request::get("/virtualization/networks");
+            let request = Request::get(NETWORKS);
             let data = fetch_list(cx, request, "networks", None).await?;
             LISTING.show(cx, &data)
         }
