@@ -26,8 +26,8 @@ use crate::model::{Plan, Task, TaskStatus};
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// How long the daemon may be away while a task is followed before that counts as unreachable.
-const AWAY: Duration = Duration::from_secs(60);
+/// How long the daemon may be away while something is followed before that counts as unreachable.
+pub const AWAY: Duration = Duration::from_secs(60);
 
 /// Options of every command that changes something.
 #[derive(Args, Clone, Debug, Default)]

@@ -116,7 +116,13 @@ pub async fn download(cx: &mut Context, args: DownloadArgs) -> Result<()> {
     if from > 0 {
         request = request.header(RANGE, &format!("bytes={from}-"));
     }
-    let response = cx.client.stream(&request).await?;
+    let unmake = || {
+        if from == 0 && !to_stdout {
+            // It was made for this, and is empty.
+            let _ = std::fs::remove_file(&target);
+        }
+    };
+    let response = cx.client.stream(&request).await.inspect_err(|_| unmake())?;
     let (parts, mut body) = response.into_parts();
     if !parts.status.is_success() {
         let whole = body.collect().await.map_err(Failure::unintelligible)?.to_bytes();
@@ -129,10 +135,7 @@ pub async fn download(cx: &mut Context, args: DownloadArgs) -> Result<()> {
                 return Ok(());
             }
         }
-        if from == 0 && !to_stdout {
-            // It was made for this, and is empty.
-            let _ = std::fs::remove_file(&target);
-        }
+        unmake();
         return Meant::Volume(&args.volume).checked(cx, Err(reply.failure())).await;
     }
     if from > 0 && parts.status != StatusCode::PARTIAL_CONTENT {

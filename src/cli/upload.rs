@@ -19,12 +19,12 @@ use http::{HeaderName, Method, StatusCode};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::client::{Pieces, Reply, Request, escape};
 use super::context::Context;
 use super::failure::{Exit, Failure, Result};
-use super::operation::{interrupted, outcome, show_done};
+use super::operation::{AWAY, interrupted, outcome, show_done};
 use super::output::read;
 use super::suggest::Meant;
 use super::text::{bytes, quoted};
@@ -351,8 +351,7 @@ async fn send(
             Err(failure) if failure.exit == Exit::Unreachable && stumbles < STUMBLES => {}
             Err(failure) => return Err(failure),
         }
-        sleep(Duration::from_secs(1)).await;
-        let stands = stands(cx, &remote.path).await?;
+        let stands = once_back(cx, &remote.path).await?;
         stumbles = if stands > at { 0 } else { stumbles + 1 };
         at = stands;
         bar.set_position(at);
@@ -363,6 +362,21 @@ async fn send(
 /// Does on another thread what would keep this one.
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(Failure::unintelligible)?
+}
+
+/// How much of an upload the daemon has, as soon as it is back.
+///
+/// # Errors
+/// It stays away; those of [`stands`].
+async fn once_back(cx: &Context, path: &str) -> Result<u64> {
+    let cut_off = Instant::now();
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        match stands(cx, path).await {
+            Err(failure) if failure.exit == Exit::Unreachable && cut_off.elapsed() < AWAY => {}
+            known => return known,
+        }
+    }
 }
 
 /// How much of an upload the daemon has.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -92,6 +93,15 @@ async fn an_upload_of_the_command_line_goes_on_after_the_daemon_was_killed() {
     .await;
     assert!(upload.try_wait().expect("its state").is_none(), "it is over already");
     world.daemon.kill9();
+    // it finds nobody there at the first look, nor at the next one; and a download leaves no file
+    let absent = vapor(
+        &world,
+        &["volume", "download", "lab/big.img", &folder.join("no").display().to_string()],
+    );
+    assert_eq!(absent.0, Some(5), "{absent:?}");
+    assert!(!folder.join("no").exists());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(upload.try_wait().expect("its state").is_none(), "it has given up");
     world.daemon.start_again().await;
     let ended = upload.wait_with_output().expect("it ends");
     assert!(ended.status.success(), "{ended:?}");
